@@ -1,0 +1,1 @@
+"""The run: recover, look, judge, plan, apply, verify, switch, confirm; and backwards."""

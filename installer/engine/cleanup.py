@@ -1,0 +1,78 @@
+"""Cleanup: the journal played backwards, from what the host holds."""
+
+from installer import log
+from installer.changes import SwitchRuntime, UnitState
+from installer.engine import look, switching
+from installer.engine.install import LOCK, _others, undo
+from installer.engine.report import Reporter
+from installer.errors import DeployError
+from installer.host import Host
+from installer.journal import Entry, Journal
+from installer.plan import make_cleanup
+from installer.settings import Settings
+from installer.switch import move
+
+
+def cleanup(host: Host, settings: Settings, profile: str) -> list[str]:
+    """Takes the profile's changes back; returns what had to stay. Raises DeployError."""
+    with host.lock(LOCK):
+        journal = Journal(host)
+        report = Reporter(settings, profile)
+        others = _others(journal, profile)
+        try:
+            return _Cleanup(host, settings, profile, journal, report).run()
+        except DeployError as error:
+            report.failed(others, error)
+            raise
+
+
+class _Cleanup:
+    def __init__(self, host: Host, settings: Settings, profile: str, journal: Journal, report: Reporter) -> None:
+        self.host, self.settings, self.profile = host, settings, profile
+        self.journal, self.report = journal, report
+        self.others = _others(journal, profile)
+
+    def run(self) -> list[str]:
+        """The whole of it."""
+        mine, shared = make_cleanup(self.journal.entries, self.profile)
+        if mine or shared:
+            self.report.removing(self.others, f"{len(mine)} changes to take back")
+        with log.phase("recover"):
+            switching.resume(self.host, self.journal, self.settings)
+        kept: list[str] = []
+        for entry in shared:
+            log.get().info(f"stays, for {entry.others(self.profile)}: {entry.change.describe()}")
+            self.journal.unclaim(entry, self.profile)
+        mine, _ = make_cleanup(self.journal.entries, self.profile)
+        restart = self._to_restart(mine)
+        for at, entry in enumerate(mine, 1):
+            log.get().info(f"[{at}/{len(mine)}] undo {entry.step}: {entry.change.describe()}")
+            kept += self._undo(entry)
+        for unit in restart:
+            self.host.run("systemctl", "try-restart", unit, timeout=180)
+        endpoint = self._endpoint()
+        if not self.journal.entries:
+            move.disarm(self.host)
+            self.journal.destroy()
+        self.report.gone(self.others, endpoint)
+        return kept
+
+    def _undo(self, entry: Entry) -> list[str]:
+        if isinstance(entry.change, SwitchRuntime):
+            facts = look.look(self.host, self.settings, self.journal, control_plane=False)
+            self.journal.undoing(entry)
+            kept = switching.back(self.host, self.journal, entry, self.settings, facts)
+            self.journal.undone(entry, kept)
+            return kept
+        return undo(self.host, self.journal, entry)
+
+    def _to_restart(self, mine: list[Entry]) -> list[str]:
+        """Running units that were there before us, or stay, and read what goes now."""
+        going = {entry.change.key for entry in mine}
+        units = [e for e in self.journal.entries if isinstance(e.change, UnitState) and set(e.change.watches) & going]
+        stay = [e.change for e in units if e.change.key not in going or e.before["active"]]
+        return [change.unit for change in stay if isinstance(change, UnitState)]
+
+    def _endpoint(self) -> str:
+        facts = look.look(self.host, self.settings, self.journal, control_plane=False)
+        return facts.kubelet.endpoint if facts.kubelet else ""

@@ -1,0 +1,118 @@
+"""What the cluster is told: claim, failure, success, absence. Without a NODE_NAME, nobody is told."""
+
+from collections.abc import Callable
+from typing import TYPE_CHECKING
+
+from installer import log
+from installer.cluster import names, taints
+from installer.cluster.names import State
+from installer.errors import DeployError
+from installer.settings import Settings
+
+if TYPE_CHECKING:
+    from installer.cluster.node import Node
+    from installer.cluster.view import NodeView
+
+CRI_SOCKET = "kubeadm.alpha.kubernetes.io/cri-socket"
+
+
+class Reporter:
+    """The node's labels, taint, condition and Events for one profile."""
+
+    def __init__(self, settings: Settings, profile: str) -> None:
+        self._profile = profile
+        self._taint = taints.parse(settings.sysbox_taint) if settings.sysbox_taint and profile == "sysbox" else None
+        self._node: Node | None = None
+        if settings.node_name:
+            # 10 MiB that a run on the host alone does without.
+            from installer.cluster import api, node
+
+            self._node = node.Node(settings.node_name, patience=api.Patience(total=settings.kubernetes_timeout))
+
+    @property
+    def requests(self) -> int:
+        """How many API requests were sent."""
+        return self._node.requests if self._node else 0
+
+    def look(self) -> "NodeView | None":
+        """The node now; None where we work on the host alone."""
+        return self._node.get() if self._node else None
+
+    def installing(self, others: set[str], message: str) -> None:
+        """The claim, before the first change."""
+        self._tell(self._labels(others, State.INSTALLING), "False", "Installing", message, taint=True)
+
+    def running(self, others: set[str], message: str, endpoint: str) -> None:
+        """The advertisement, after the proof."""
+        self._tell(self._labels(others, State.RUNNING), "True", "Running", message, taint=False, endpoint=endpoint)
+
+    def removing(self, others: set[str], message: str) -> None:
+        """The label goes off running first."""
+        self._tell(self._labels(others, State.REMOVING), "False", "Removing", message, taint=None)
+
+    def gone(self, others: set[str], endpoint: str) -> None:
+        """The labels leave last of all."""
+        if self._node is None:
+            return
+        if not others:
+            self._node.clear_condition()
+        self._node.event("SysboxDeployRemoved", f"profile {self._profile}: the node is as it was before")
+        labels = dict.fromkeys(self._labels(others, State.REMOVING))
+        self._node.report(labels, annotations=_socket(endpoint), remove_taint=self._taint, cordon=False)
+
+    def failed(self, others: set[str], error: DeployError) -> None:
+        """The failure and its remedy; if the API is what fails, the log has it already."""
+        if self._node is None:
+            return
+        try:
+            message = " ".join(part for part in (error.what, error.found, error.remedy) if part)
+            self._tell(
+                self._labels(others, State.FAILED),
+                "False",
+                type(error).__name__,
+                message,
+                taint=None,
+                severity="Warning",
+            )
+        except DeployError as unreachable:
+            log.get().warning("the failure could not be reported to the cluster", cause=unreachable.what)
+
+    def wait_until(self, missing: "Callable[[NodeView], str]", timeout: float) -> None:
+        """Waits for the node object to say so."""
+        if self._node:
+            self._node.wait_until(missing, timeout=timeout)
+
+    def _labels(self, others: set[str], state: State) -> dict[str, str | None]:
+        """Sysbox brings CRI-O along; its label is ours to set unless profile crio has it."""
+        profiles = {self._profile} | ({"crio"} if self._profile == "sysbox" and "crio" not in others else set())
+        if self._profile == "crio" and "sysbox" in others and state in (State.REMOVING,):
+            return {}  # CRI-O stays, for Sysbox
+        return {names.RUNTIME_LABELS[profile]: str(state) for profile in sorted(profiles)}
+
+    def _tell(
+        self,
+        labels: dict[str, str | None],
+        status: str,
+        reason: str,
+        message: str,
+        *,
+        taint: bool | None,
+        endpoint: str = "",
+        severity: str = "Normal",
+    ) -> None:
+        if self._node is None:
+            return
+        self._node.report(
+            labels,
+            annotations=_socket(endpoint),
+            add_taint=self._taint if taint else None,
+            remove_taint=self._taint if taint is False else None,
+            cordon=False if taint is False else None,
+        )
+        if self._profile == "sysbox":
+            self._node.condition("True" if status == "True" else "False", reason, message[:1000])
+        self._node.event(f"SysboxDeploy{reason}", message, "Warning" if severity == "Warning" else "Normal")
+
+
+def _socket(endpoint: str) -> dict[str, str | None]:
+    return {CRI_SOCKET: endpoint} if endpoint else {}
