@@ -1,0 +1,1 @@
+# Built for tests: crio completes nothing here.
