@@ -2,7 +2,7 @@
 
 import dataclasses
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
 from installer.errors import RefusedError
@@ -10,6 +10,8 @@ from installer.facts.kubelet import runtime_of
 from installer.facts.model import Facts, Kubelet
 from installer.settings import variable
 from installer.support import data, distro, for_kernel, known, version_of
+
+PACKAGE = "cri-o"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -138,6 +140,8 @@ def _crio(facts: Facts) -> _Verdict:
     if not facts.crio.version and not facts.crio.path:
         return _fine("no CRI-O is in the way", "not installed")
     version = version_of(facts.crio.version)
+    if f"package:{PACKAGE}" in facts.ours:
+        return _fine("CRI-O is ours to keep at the kubelet's minor", facts.crio.version)
     wanted = version_of(facts.kubelet.version) if facts.kubelet else None
     found = facts.crio.version or f"{facts.crio.path} that names no version"
     if version is None:
@@ -150,6 +154,26 @@ def _crio(facts: Facts) -> _Verdict:
     if wanted and version != wanted:
         return "refuse", f"CRI-O's minor is not the kubelet's, {minor}", found, remedy
     return _fine("CRI-O's minor is the kubelet's", found)
+
+
+def _dpkg(facts: Facts) -> _Verdict:
+    # A run of ours that was cut off is finished by us; anybody else's is not ours to repair.
+    if not facts.troubled or any(key.startswith("package:") for key in facts.ours):
+        return _fine("no package is half-installed", "dpkg --audit")
+    what = "an interrupted run of dpkg left packages behind"
+    return "refuse", what, ", ".join(facts.troubled), "dpkg --configure -a (and apt-get --fix-broken install)"
+
+
+def _user_namespaces(kubelet: Kubelet) -> _Verdict:
+    # From 1.33 on the kubelet itself tells the runtime of every pod whether it has a user namespace.
+    version = version_of(kubelet.version)
+    gates = kubelet.config.get("featureGates")
+    off = isinstance(gates, Mapping) and gates.get("UserNamespacesSupport") is False
+    if version is None or version < (1, 33) or off:
+        return _fine("pods get their user namespace by CRI-O's annotation", f"Kubernetes {kubelet.version}")
+    what = "CRI-O's annotation io.kubernetes.cri-o.userns-mode has no effect on this kubelet"
+    remedy = "write `hostUsers: false` in pods for Sysbox, or set featureGates.UserNamespacesSupport=false"
+    return "warn", what, f"Kubernetes {kubelet.version}", remedy
 
 
 def _runtime(kubelet: Kubelet) -> str:
@@ -244,11 +268,13 @@ _JUDGES: dict[str, Callable[[Facts], _Verdict | None]] = {
     "containerd-version": _containerd,
     "crio-version": _crio,
     "cgroup-driver": _of_kubelet(_cgroup_driver),
+    "dpkg": _dpkg,
+    "user-namespaces": _of_kubelet(_user_namespaces),
     "swap": _swap,
     "shiftfs": _shiftfs,
     "secure-boot": _secure_boot,
 }
-_SYSBOX_ONLY = frozenset({"shiftfs", "secure-boot"})
+_SYSBOX_ONLY = frozenset({"shiftfs", "secure-boot", "user-namespaces"})
 NAMES = frozenset(_JUDGES)
 """The names that a finding can have."""
 FLAVOUR_UNITS: tuple[str, ...] = tuple(data()["kubernetes"]["other_flavours"])

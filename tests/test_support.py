@@ -232,7 +232,7 @@ def test_secure_boot_matters_where_a_module_must_be_built(release: str, there: b
 
 def test_profile_crio_does_not_ask_for_what_only_sysbox_needs() -> None:
     names = {f.name for f in judge(NODE, frozenset(), False, "crio")}
-    assert preflight.NAMES - names == {"shiftfs", "secure-boot"}
+    assert preflight.NAMES - names == {"shiftfs", "secure-boot", "user-namespaces"}
 
 
 def test_an_allowed_finding_warns_and_says_so_and_the_others_still_refuse() -> None:
@@ -333,3 +333,17 @@ def test_the_fuse_package_has_the_helper_that_sysbox_starts() -> None:
     )
     assert (support.fuse_package(focal, "0.7.0.linux"), support.fuse_commands("0.7.0")) == ("fuse3", ("fusermount3",))
     assert support.fuse_package(Os("debian", "13"), "0.7.0.linux") == "fuse3"
+
+
+def test_a_kubelet_that_decides_on_user_namespaces_itself_warns() -> None:
+    finding = found(kubelet(version="v1.33.1"), "user-namespaces")
+    assert finding.level == "warn"
+    assert "hostUsers" in finding.remedy
+    off = kubelet(version="v1.34.0", config={"featureGates": {"UserNamespacesSupport": False}})
+    assert found(off, "user-namespaces").level == "fine"
+
+
+def test_packages_that_somebody_left_half_installed_are_refused_but_not_ours() -> None:
+    left = node(troubled=("vim (half-configured)",))
+    assert found(left, "dpkg").level == "refuse"
+    assert found(dataclasses.replace(left, ours={"package:rsync": {}}), "dpkg").level == "fine"

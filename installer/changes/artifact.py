@@ -52,14 +52,16 @@ class InstallFiles(InPlace):
     def apply(self, host: Host, vault: Vault, before: Record) -> Record:
         archive = host.real(f"{STAGED}/{self.sha256}")
         debian.verify(archive, self.sha256)
-        for path, mode, digest, target in self.files:
-            if _holds(host.state(path), mode, digest, target):
-                continue
+        missing = {f[0]: f for f in self.files if not _holds(host.state(f[0]), *f[1:])}
+        for path in missing:
             host.make_directory(str(PurePosixPath(path).parent))
+        for path, _, _, target in missing.values():
             if target:
                 host.link(path, target)
-            else:
-                host.replace(path, debian.member_bytes(archive, path), FileState("file", mode, 0, 0))
+        # One pass: the archive unpacks from its start each time.
+        for path, chunks in debian.contents(archive):
+            if path in missing:
+                host.replace(path, chunks, FileState("file", missing[path][1], 0, 0))
         reload_units(host, "/systemd/system/")
         return {}
 

@@ -67,7 +67,7 @@ class InstallPackage(InPlace):
         return ""
 
     def capture(self, host: Host, vault: Vault) -> Record:
-        return {"packages": vault.put(json.dumps(debian.installed(host), sort_keys=True).encode())}
+        return {"packages": vault.put(json.dumps(debian.installed(host, every=True), sort_keys=True).encode())}
 
     def apply(self, host: Host, vault: Vault, before: Record) -> Record:
         wanted = self.name + (f"={self.version}" if self.version else "")
@@ -76,7 +76,7 @@ class InstallPackage(InPlace):
         install(host, wanted, *(f"Dpkg::Options::=--path-exclude={path}" for path in self.exclude))
         had = json.loads(vault.get(before["packages"]))
         # What others add from now on is told apart from what we added.
-        return {"added": sorted(set(debian.installed(host)) - set(had))}
+        return {"added": sorted(set(debian.installed(host, every=True)) - set(had))}
 
     def verify(self, host: Host) -> None:
         have = debian.installed(host).get(self.name, "")

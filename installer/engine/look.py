@@ -20,7 +20,7 @@ def look(host: Host, settings: Settings, journal: Journal, *, control_plane: boo
     """The host's facts, and ours from the journal."""
     ours = {entry.change.key: entry.change.to_dict() for entry in journal.entries}
     return dataclasses.replace(
-        gather.gather(host),
+        gather.gather(host, preflight.FLAVOUR_UNITS),
         ours=ours,
         control_plane=control_plane,
         drop_ins=sources.drop_ins(settings.crio_drop_ins),

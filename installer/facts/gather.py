@@ -19,6 +19,7 @@ _COMMANDS = (
     "containerd",
     "modprobe",
     "apt-get",
+    "systemctl",
 )
 _FOLDERS = ("/usr/local/sbin", "/usr/local/bin", "/usr/sbin", "/usr/bin", "/sbin", "/bin")
 _UNITS = (
@@ -28,10 +29,18 @@ _UNITS = (
 _ARCH = {"x86_64": "amd64", "aarch64": "arm64"}
 
 
-def gather(host: Host, extra_units: tuple[str, ...] = ()) -> Facts:
-    """What the host is now. What comes from outside (keys, artifacts) and the journal are added by the engine."""
+def gather(host: Host, units: tuple[str, ...] = ()) -> Facts:
+    """What the host is now, `units` among the units looked at.
+
+    What comes from outside (keys, artifacts) and the journal are added by the engine.
+    """
     commands = frozenset(c for c in _COMMANDS if any(host.exists(f"{folder}/{c}") for folder in _FOLDERS))
     release = _text(host, "/proc/sys/kernel/osrelease")
+    old, new = containerd.gather(host), crio.gather(host, commands)
+    drivers = {
+        "containerd": containerd.reported_driver(old),
+        "crio": str(crio.value(new.effective, "crio.runtime.cgroup_manager") or ""),
+    }
     return Facts(
         os=parse_os_release(_text(host, "/etc/os-release")),
         kernel=_kernel(host, release),
@@ -42,10 +51,11 @@ def gather(host: Host, extra_units: tuple[str, ...] = ()) -> Facts:
         links=lazy.links(host),
         packages=debian.installed(host),
         commands=commands,
-        units=look_all(host, (*_UNITS, *extra_units)),
-        kubelet=kubelet.gather(host),
-        containerd=containerd.gather(host),
-        crio=crio.gather(host, commands),
+        units=look_all(host, (*_UNITS, *units)),
+        troubled=tuple(debian.troubled(host)),
+        kubelet=kubelet.gather(host, drivers),
+        containerd=old,
+        crio=new,
     )
 
 

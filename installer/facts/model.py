@@ -177,6 +177,7 @@ class Facts:
     files: Mapping[str, FileState] = field(default_factory=dict)
     links: Mapping[str, FileState] = field(default_factory=dict)
     packages: Mapping[str, str] = field(default_factory=dict)
+    troubled: tuple[str, ...] = ()
     commands: frozenset[str] = frozenset()
     units: Mapping[str, Unit] = field(default_factory=dict)
     kubelet: Kubelet | None = None

@@ -6,7 +6,7 @@ from installer.changes import ContainerRuntime, WriteFile
 from installer.facts.model import Facts
 from installer.settings import Settings
 from installer.steps.base import Nothing, Wanted
-from installer.steps.crio_package import is_adopted
+from installer.steps.crio_package import PACKAGE, is_adopted
 
 _CONF = "/etc/crio/crio.conf.d"
 CONFIG = f"{_CONF}/90-sysbox-deploy.conf"
@@ -69,7 +69,8 @@ def _service(facts: Facts, settings: Settings, handlers: tuple[str, ...]) -> Con
     # The operator's own drop-ins come later and may set anything: only what they leave is ours to prove.
     said = "" if facts.drop_ins else _driver(facts)
     expected = (("crio.runtime.cgroup_manager", said),) if said else ()
-    return ContainerRuntime(UNIT, watches=tuple(f"file:{path}" for path in files), handlers=handlers, expected=expected)
+    watches = (f"package:{PACKAGE}", *(f"file:{path}" for path in files))
+    return ContainerRuntime(UNIT, watches=watches, handlers=handlers, expected=expected)
 
 
 def _config(facts: Facts, settings: Settings) -> str:

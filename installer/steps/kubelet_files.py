@@ -22,6 +22,13 @@ _VARIABLES = ("KUBELET_EXTRA_ARGS", "KUBELET_OPTS")
 _RUNTIME_UNITS = ("containerd.service", "crio.service", "docker.service")
 
 
+class Target(NamedTuple):
+    """What the kubelet shall be pointed at."""
+
+    endpoint: str
+    cgroups: str
+
+
 class Edit(NamedTuple):
     """A file's new content, and its old (None: there is no file)."""
 
@@ -41,32 +48,28 @@ def point_at(kubelet: Kubelet, endpoint: str, cgroups: str) -> Edit | None:
             kubelet.flavour, where=kubelet.unit, remedy="use a kubelet laid out as kubeadm's packages do"
         )
     now = facts.start(kubelet.unit_files, kubelet.environment_files, kubelet.unit)
+    target = Target(endpoint, cgroups)
     if _own_path(kubelet) in dict(kubelet.unit_files):
-        return _renewed(kubelet, now, endpoint, cgroups)
-    wanted = _wanted(kubelet, now.argv, endpoint, cgroups)
+        return _renewed(kubelet, now, target)
+    wanted = _wanted(kubelet, now.argv, target)
     if not wanted:
         return None
-    for edit in [*_operator_edits(kubelet, now, wanted), _drop_in(kubelet, wanted)]:
-        if _proven(kubelet, now, edit, wanted):
-            return edit
-    raise _refusal(kubelet, wanted)
+    return _first_proven([*_operator_edits(kubelet, now, wanted), _drop_in(kubelet, wanted)], kubelet, now, target)
 
 
-def _renewed(kubelet: Kubelet, now: Start, endpoint: str, cgroups: str) -> Edit | None:
+def _renewed(kubelet: Kubelet, now: Start, target: Target) -> Edit | None:
     """Our drop-in restates the unit's command, so it follows where that has changed, by an upgrade say."""
     before = facts.with_file(kubelet, _own_path(kubelet), None)
-    ours = {_ENDPOINT: endpoint, **_wanted(kubelet, before.argv, endpoint, cgroups)}
-    if not _wanted(kubelet, now.argv, endpoint, cgroups) and _without(now.argv, ours) == _without(before.argv, ours):
+    ours = {_ENDPOINT: target.endpoint, **_wanted(kubelet, before.argv, target)}
+    if not _wanted(kubelet, now.argv, target) and _without(now.argv, ours) == _without(before.argv, ours):
         return None
-    edit = _drop_in(kubelet, ours)
-    if not _proven(kubelet, before, edit, ours):
-        raise _refusal(kubelet, ours)
-    return edit
+    return _first_proven([_drop_in(kubelet, ours)], kubelet, before, target)
 
 
-def _wanted(kubelet: Kubelet, argv: Sequence[str], endpoint: str, cgroups: str) -> dict[str, str]:
+def _wanted(kubelet: Kubelet, argv: Sequence[str], target: Target) -> dict[str, str]:
     """The flags that have to change, with their new values."""
     wanted = {}
+    endpoint, cgroups = target
     if not facts.same_endpoint(facts.endpoint(argv, kubelet.config, kubelet.version), endpoint):
         wanted[_ENDPOINT] = endpoint
     images = flag(argv, _IMAGES) or text(kubelet.config, "imageServiceEndpoint")
@@ -137,26 +140,31 @@ def _drop_in(kubelet: Kubelet, wanted: Mapping[str, str]) -> Edit:
     return Edit(path, encode(content), None if old is None else encode(old))
 
 
-def _proven(kubelet: Kubelet, now: Start, edit: Edit, wanted: Mapping[str, str]) -> bool:
-    """Whether systemd would start the same command line, but for the flags that are wanted, and those as wanted."""
+def _first_proven(edits: Sequence[Edit], kubelet: Kubelet, before: Start, target: Target) -> Edit:
+    wanted = _wanted(kubelet, before.argv, target)
+    for edit in edits:
+        if _proven(kubelet, before, edit, target):
+            return edit
+    setting = [path for path, content in kubelet.unit_files if "ExecStart" in content]
+    flags = " ".join(f"--{name}={value}" for name, value in wanted.items())
+    raise RefusedError(
+        "no change of one file would surely make the kubelet use the runtime", where=(setting or [kubelet.unit])[-1],
+        found=" ".join(kubelet.arguments),
+        remedy=f"give it a name that sorts before {OWN}, or a plain command line that {flags} can be added to",
+    )  # fmt: skip
+
+
+def _proven(kubelet: Kubelet, before: Start, edit: Edit, target: Target) -> bool:
+    """Whether systemd would start the same command line, but for the flags that were to change, and those right."""
     try:
         after = facts.with_file(kubelet, edit.path, edit.new).argv
     except RefusedError:
         return False
-    same = _without(after, wanted) == _without(now.argv, wanted)
-    return same and all(flag(after, name) == value for name, value in wanted.items())
+    ours = {_ENDPOINT: target.endpoint, **_wanted(kubelet, before.argv, target)}
+    settled = not _wanted(kubelet, after, target)
+    return settled and _without(after, ours) == _without(before.argv, ours)
 
 
 def _without(argv: Sequence[str], names: Mapping[str, str]) -> list[str]:
     gone = {i for name in names for each in occurrences(argv, name) for i in range(each.first, each.last + 1)}
     return [word for i, word in enumerate(argv) if i not in gone]
-
-
-def _refusal(kubelet: Kubelet, wanted: Mapping[str, str]) -> RefusedError:
-    setting = [path for path, content in kubelet.unit_files if "ExecStart" in content]
-    flags = " ".join(f"--{name}={value}" for name, value in wanted.items())
-    return RefusedError(
-        "no change of one file would surely make the kubelet use the runtime", where=(setting or [kubelet.unit])[-1],
-        found=" ".join(kubelet.arguments),
-        remedy=f"give it a name that sorts before {OWN}, or a plain command line that {flags} can be added to",
-    )  # fmt: skip
