@@ -89,7 +89,7 @@ class InstallPackage(InPlace):
             )
 
     def undo(self, host: Host, vault: Vault, before: Record, after: Record) -> list[str]:
-        _wait_for_ours(host)
+        host.wait_out(_UNIT)
         there = debian.installed(host, every=True)
         # A run that was cut off could not say what it added: then it is all that came since our look before it.
         added = after["added"] if "added" in after else set(there) - set(json.loads(vault.get(before["packages"])))
@@ -143,7 +143,7 @@ def _apt(host: Host, *argv: str, patient: bool = True) -> Result:
 
 
 def _attempt(host: Host, *argv: str) -> Result:
-    _wait_for_ours(host)
+    host.wait_out(_UNIT)
     result = host.survives(_UNIT, *argv, timeout=1800, environment=_QUIET)
     said = result.out + result.err
     bad = _UNSIGNED.search(said)
@@ -167,14 +167,6 @@ def _attempt(host: Host, *argv: str) -> Result:
     raise error
 
 
-def _wait_for_ours(host: Host) -> None:
-    """A package run that our predecessor started goes on without it: let it end first."""
-    state = host.run("systemctl", "is-active", _UNIT, check=False).out.strip()
-    if state in ("active", "activating", "deactivating"):
-        log.get().info("waiting for the package run that an earlier attempt of ours started")
-        host.run("sh", "-c", f"while systemctl -q is-active {_UNIT}; do sleep 1; done", timeout=1800)
-
-
 def _say_why(state: tenacity.RetryCallState) -> None:
     error = state.outcome.exception() if state.outcome else None
     found = str(getattr(error, "found", error)).splitlines()[-1:]
@@ -183,8 +175,7 @@ def _say_why(state: tenacity.RetryCallState) -> None:
 
 def _candidate(host: Host, name: str, version: str) -> bool:
     """Whether apt's lists hold the package in that version."""
-    offered = host.run("apt-cache", "madison", name, check=False).out
-    return any(_matches(version, line.split("|")[1].strip()) for line in offered.splitlines() if line.count("|") >= 2)
+    return any(_matches(version, each) for each in debian.offered(host, name))
 
 
 def _removable(host: Host, ours: list[str]) -> tuple[list[str], dict[str, str]]:

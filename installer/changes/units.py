@@ -5,6 +5,7 @@ from typing import ClassVar
 
 import tenacity
 
+from installer import log
 from installer.changes.base import InPlace, Record, Vault
 from installer.errors import CommandError, PermanentError
 from installer.facts import crio
@@ -12,7 +13,7 @@ from installer.facts.model import Facts
 from installer.facts.units import look
 from installer.host import Host
 
-_SOCKET_SECONDS = 30
+_SOCKET_SECONDS = 10
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,7 +77,13 @@ class UnitState(InPlace):
                 remedy=f"journalctl -u {dead[0]}",
             )
         for path in self.sockets:
-            _wait_for(host, path)
+            try:
+                _wait_for(host, path)
+            except PermanentError:
+                if host.exists(path):
+                    raise
+                # A release may place its socket elsewhere: a daemon that runs is then all there is to see.
+                log.get().warning(f"there is no socket {path}; its daemon runs, which is all that is known of it")
 
     def undo(self, host: Host, vault: Vault, before: Record, after: Record) -> list[str]:
         now = look(host, self.unit)

@@ -38,7 +38,7 @@ class _Cleanup:
         if mine or shared:
             self.report.removing(self.others, f"{len(mine)} changes to take back")
         with log.phase("recover"):
-            switching.resume(self.host, self.journal, self.settings)
+            switching.resume(self.host, self.journal, self.settings, self.report)
         kept: list[str] = []
         for entry in shared:
             log.get().info(f"stays, for {entry.others(self.profile)}: {entry.change.describe()}")
@@ -61,7 +61,7 @@ class _Cleanup:
         if isinstance(entry.change, SwitchRuntime):
             facts = look.look(self.host, self.settings, self.journal, control_plane=False)
             self.journal.undoing(entry)
-            kept = switching.back(self.host, self.journal, entry, self.settings, facts)
+            kept = switching.back(self.host, self.journal, entry, self.settings, facts, self.report)
             self.journal.undone(entry, kept)
             return kept
         return undo(self.host, self.journal, entry)

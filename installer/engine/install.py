@@ -4,7 +4,6 @@ import time
 
 from installer import log
 from installer.changes import InPlace, InstallFiles, SwitchRuntime
-from installer.cluster import view
 from installer.engine import look, stage, switching
 from installer.engine.report import Reporter
 from installer.errors import DeployError, PermanentError
@@ -18,7 +17,6 @@ from installer.steps import ORDER
 from installer.steps.crio_config import RUNTIME
 
 LOCK = "/run/sysbox-deploy.lock"
-_NODE_SECONDS = 120
 
 
 def install(host: Host, settings: Settings, profile: str) -> bool:
@@ -48,7 +46,7 @@ class Install:
         seen = self.report.look()
         self.control_plane = bool(seen and seen.control_plane)
         with log.phase("recover"):
-            switching.resume(self.host, self.journal, self.settings)
+            switching.resume(self.host, self.journal, self.settings, self.report)
         with log.phase("look and plan"):
             facts, plan = self.plan()
         changed = bool(plan.todo or plan.obsolete)
@@ -100,7 +98,7 @@ class Install:
         log.get().info(f"{number} {item.step}: {item.change.describe()}")
         change = item.change
         if isinstance(change, SwitchRuntime):
-            switching.there(self.host, self.journal, change, self.settings, self.profile, facts, [])
+            switching.there(self.host, self.journal, change, self.settings, self.profile, facts, self.report)
         elif isinstance(change, InPlace):
             try:
                 self._in_place(item.step, change, made)
@@ -144,8 +142,7 @@ class Install:
             )
 
     def _advertise(self) -> None:
-        handler = RUNTIME if self.profile == "sysbox" else ""
-        self.report.wait_until(view.serving("cri-o", handler), _NODE_SECONDS)
+        self.report.wait_until_serving("cri-o", RUNTIME if self.profile == "sysbox" else "")
         self.report.running(self.others, f"profile {self.profile}: the kubelet runs on CRI-O", ENDPOINT)
         self.journal.note("unadvertised", None) if self.journal.notes else None
 

@@ -1,10 +1,9 @@
 """What the cluster is told: claim, failure, success, absence. Without a NODE_NAME, nobody is told."""
 
-from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 from installer import log
-from installer.cluster import names, taints
+from installer.cluster import names, taints, view
 from installer.cluster.names import State
 from installer.errors import DeployError
 from installer.settings import Settings
@@ -13,6 +12,7 @@ if TYPE_CHECKING:
     from installer.cluster.node import Node
     from installer.cluster.view import NodeView
 
+_NODE_SECONDS = 300
 CRI_SOCKET = "kubeadm.alpha.kubernetes.io/cri-socket"
 
 
@@ -77,10 +77,10 @@ class Reporter:
         except DeployError as unreachable:
             log.get().warning("the failure could not be reported to the cluster", cause=unreachable.what)
 
-    def wait_until(self, missing: "Callable[[NodeView], str]", timeout: float) -> None:
-        """Waits for the node object to say so."""
+    def wait_until_serving(self, runtime: str, handler: str = "") -> None:
+        """Waits until the node is Ready under a runtime, and lists the handler where it lists any."""
         if self._node:
-            self._node.wait_until(missing, timeout=timeout)
+            self._node.wait_until(view.serving(runtime, handler), timeout=_NODE_SECONDS)
 
     def _labels(self, others: set[str], state: State) -> dict[str, str | None]:
         """Sysbox brings CRI-O along; its label is ours to set unless profile crio has it."""

@@ -7,6 +7,7 @@ from typing import Any
 from installer import __version__, log
 from installer.changes import SwitchRuntime
 from installer.changes.files import restore, restored
+from installer.engine.report import Reporter
 from installer.errors import PermanentError
 from installer.facts import kubelet
 from installer.facts.model import Facts
@@ -16,7 +17,7 @@ from installer.settings import Settings
 from installer.switch import cri, images, move
 
 _FAILED = "switch-failed"
-_READY_SECONDS = 60
+_READY_SECONDS = 180
 
 
 def fingerprint(change: SwitchRuntime, settings: Settings) -> str:
@@ -44,31 +45,31 @@ def there(
     settings: Settings,
     profile: str,
     facts: Facts,
-    pods: list[str],
+    report: Reporter,
 ) -> Entry:
     """Moves the kubelet to the new runtime. As a pod we are killed in here, and come back through `resume`."""
     refuse_again(journal, change, settings)
     crictl = cri.find(host, facts.commands)
     cri.wait_ready(host, crictl, change.new_endpoint, _READY_SECONDS)
-    images.carry(host, settings, crictl, change.old_endpoint, change.new_endpoint, facts.containerd.root, pods)
+    images.carry(host, settings, crictl, change.old_endpoint, change.new_endpoint, facts.containerd.root, [])
     found = change.capture(host, journal)
     entry = journal.begin("kubelet", change, found, profile)
     original = journal.get(found["state"]["sha256"]) if found["state"] else None
     move.run(host, move.there(change, found, original), settings, crictl)
-    return _ended(host, journal, entry, settings)
+    return _ended(host, journal, entry, settings, report)
 
 
-def resume(host: Host, journal: Journal, settings: Settings) -> None:
+def resume(host: Host, journal: Journal, settings: Settings, report: Reporter) -> None:
     """Learns how a move ended that we did not live to see, there or back. Raises PermanentError on a roll-back."""
     for entry in journal.entries:
         if isinstance(entry.change, SwitchRuntime) and entry.state in ("begun", "undoing"):
             move.wait(host, settings)
             if move.state(host) not in ("none", "confirmed"):
                 log.get().info("an earlier attempt of ours was moving the kubelet", state=move.state(host))
-                _ended(host, journal, entry, settings)
+                _ended(host, journal, entry, settings, report)
 
 
-def back(host: Host, journal: Journal, entry: Entry, settings: Settings, facts: Facts) -> list[str]:
+def back(host: Host, journal: Journal, entry: Entry, settings: Settings, facts: Facts, report: Reporter) -> list[str]:
     """Moves the kubelet back to where it was; returns what had to stay. As a pod we are killed in here."""
     change = entry.change
     assert isinstance(change, SwitchRuntime)
@@ -81,11 +82,11 @@ def back(host: Host, journal: Journal, entry: Entry, settings: Settings, facts: 
     like = host.state(entry.before["path"]) or FileState("file", change.mode, change.uid, change.gid)
     want = kubelet.endpoint_with(facts.kubelet, entry.before["path"], content) if facts.kubelet else ""
     move.run(host, move.back(change, entry.before, content, now, like, want), settings, crictl)
-    _ended(host, journal, entry, settings)
+    _ended(host, journal, entry, settings, report)
     return kept
 
 
-def _ended(host: Host, journal: Journal, entry: Entry, settings: Settings) -> Entry:
+def _ended(host: Host, journal: Journal, entry: Entry, settings: Settings, report: Reporter) -> Entry:
     """Draws the conclusion from what the host's program left."""
     change = entry.change
     assert isinstance(change, SwitchRuntime)
@@ -94,6 +95,8 @@ def _ended(host: Host, journal: Journal, entry: Entry, settings: Settings) -> En
         # A power cut: whichever of the two the node booted into counts.
         said = "committed" if _moved(host, change) == (entry.state == "begun") else "armed"
     if said == "committed":
+        # Until the cluster sees the node serve, the dead man stays armed: nothing else would take it back.
+        report.wait_until_serving("cri-o" if entry.state == "begun" else "containerd")
         if entry.state == "begun":
             change.verify(host)
             move.confirm(host)

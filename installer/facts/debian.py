@@ -28,10 +28,8 @@ _INSTALLED = frozenset({"installed", "triggers-pending", "triggers-awaited"})
 _GONE = frozenset({"not-installed", "config-files"})
 
 _FOLDERS = (
-    *("/usr/bin", "/usr/sbin", "/usr/lib/sysbox", "/usr/libexec"),
-    *("/lib/systemd/system", "/usr/lib/systemd/system"),
-    *("/lib/sysctl.d", "/usr/lib/sysctl.d", "/lib/modules-load.d", "/usr/lib/modules-load.d"),
-    *("/usr/share/doc", "/usr/share/man", "/usr/share/lintian", "/usr/share/bug"),
+    *("/usr/bin", "/usr/sbin", "/usr/lib", "/usr/libexec", "/usr/local", "/usr/share", "/lib", "/opt"),
+    *("/etc/sysbox", "/etc/default", "/etc/systemd/system", "/etc/sysctl.d", "/etc/modules-load.d"),
 )
 _MODES: dict[str, Literal["r|", "r|gz", "r|xz", "r|bz2"]] = {"": "r|", ".gz": "r|gz", ".xz": "r|xz", ".bz2": "r|bz2"}
 _TEXT_BYTES = 1 << 16
@@ -77,6 +75,12 @@ def troubled(host: Host) -> list[str]:
         for name, p in _packages(host).items()
         if p.is_damaged or p.state not in {"installed", *_GONE}
     ]
+
+
+def offered(host: Host, name: str) -> list[str]:
+    """The versions of a package that apt's lists hold, newest first; what is merely installed does not count."""
+    said = host.run("apt-cache", "madison", name, check=False).out
+    return [line.split("|")[1].strip() for line in said.splitlines() if line.count("|") >= 2]
 
 
 def verify(path: Path, sha256: str) -> None:

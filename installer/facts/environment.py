@@ -176,7 +176,7 @@ def set_flag(text: str, variable: str, flag: str, value: str, where: str = "the 
         return _changed(text, assigned[-1], flag, value, where)
     made = _appended(text, f'{variable}="--{flag}={value}"')
     if _reading(made) != [*_reading(text), (variable, (f"--{flag}={value}", _END))]:
-        raise _refused(text, parse(text)[-1:], where)
+        raise _refused(text, _line(text, len(text)), where)
     return made
 
 
@@ -184,9 +184,9 @@ def _changed(text: str, assigned: Assignment, flag: str, value: str, where: str)
     words = list(systemd.words(assigned.value, Escapes.PLAIN))
     texts = [word.text for word in words]
     found = list(occurrences(texts, flag))
-    if any(each.last == len(words) for each in found) or "--" in texts or not assigned.closed:
-        raise _refused(text, [assigned], where)
     wanted = _reading(text)
+    if any(each.last == len(words) for each in found) or "--" in texts or not wanted:
+        raise _refused(text, assigned.line, where)
     at = max(i for i, (name, _) in enumerate(wanted) if name == assigned.name)
     wanted[at] = (assigned.name, (*_wanted(texts, found, flag, value), _END))
     for whole in (False, True):  # quotes that hold a part of the value only go with its word
@@ -195,7 +195,7 @@ def _changed(text: str, assigned: Assignment, flag: str, value: str, where: str)
             made = made[:start] + new + made[end:]
         if _reading(made) == wanted:
             return made
-    raise _refused(text, [assigned], where)
+    raise _refused(text, assigned.line, where)
 
 
 def _wanted(texts: list[str], found: list[Occurrence], flag: str, value: str) -> Iterator[str]:
@@ -252,9 +252,9 @@ def _appended(text: str, line: str) -> str:
 
 
 def _reading(text: str) -> list[tuple[str, tuple[str, ...]]]:
-    """What the file means to both readings of it, its values as words, closed by one more; empty if they differ."""
+    """What the file means, its values as words closed by one more; nothing if quotes are open or readings differ."""
     new, old = parse(text), parse(text, old=True)
-    if [a.value for a in new] != [a.value for a in old]:
+    if [a.value for a in new] != [a.value for a in old] or not all(a.closed for a in new):
         return []
     return [(a.name, tuple(w.text for w in systemd.words(f"{a.value} {_END}", Escapes.PLAIN))) for a in new]
 
@@ -267,11 +267,10 @@ def _reject(text: str) -> str:
     return f"line {bad.line}: {bad.name!a} is not valid UTF-8" if bad else ""
 
 
-def _refused(text: str, at: Sequence[Assignment], where: str) -> RefusedError:
-    line = at[0].line if at else _line(text, len(text))
+def _refused(text: str, line: int, where: str) -> RefusedError:
+    line = next((a.line for a in parse(text) if not a.closed), line)
     return RefusedError(
-        "the flag cannot be set in the file safely",
-        where=f"{where}, line {line}",
+        "the flag cannot be set in the file safely", where=f"{where}, line {line}",
         found=ascii(text.split("\n")[line - 1].strip()),
         remedy="write the assignment on one line, in one closed pair of quotes, each flag as --name=value",
-    )
+    )  # fmt: skip

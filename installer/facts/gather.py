@@ -50,6 +50,7 @@ def gather(host: Host, units: tuple[str, ...] = ()) -> Facts:
         files=lazy.files(host),
         links=lazy.links(host),
         packages=debian.installed(host),
+        offers=lazy.offers(host),
         commands=commands,
         units=look_all(host, (*_UNITS, *units)),
         troubled=tuple(debian.troubled(host)),

@@ -3,8 +3,9 @@
 from collections.abc import Callable, Iterator, Mapping
 from typing import TypeVar
 
+from installer.facts import debian
 from installer.facts.model import Module, Sysctl
-from installer.host import FileState, Tree, decode
+from installer.host import FileState, Host, Tree, decode
 
 T = TypeVar("T")
 
@@ -64,3 +65,8 @@ def modules(tree: Tree, release: str) -> Mapping[str, Module]:
         return Module(loaded, loaded or any(s in known for s in spellings))
 
     return Looked(look)
+
+
+def offers(host: Host) -> Mapping[str, str]:
+    """The version of each package that apt's lists have."""
+    return Looked(lambda name: next(iter(debian.offered(host, name)), None))

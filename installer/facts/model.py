@@ -160,12 +160,22 @@ class Artifact:
 
 
 @dataclass(frozen=True)
+class ModuleSources:
+    """Sources of a kernel module for DKMS: the kernels (a pattern) that they build for, their files' text by name."""
+
+    name: str
+    version: str
+    kernels: str = ""
+    files: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True)
 class Facts:
     """All that steps may know.
 
     `files` holds what each path leads to, `links` what stands at it (absent: nothing), `keys` the repositories' public
-    keys by address, `drop_ins` the operator's for CRI-O by name;
-    `ours` holds the changes that the journal says are ours, by key.
+    keys by address, `drop_ins` the operator's for CRI-O by name; `offers` the version of each package that apt's lists
+    have, as of their last update; `ours` holds the changes that the journal says are ours, by key.
     """
 
     os: Os = Os()
@@ -186,6 +196,8 @@ class Facts:
     artifacts: Mapping[str, Artifact] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
     drop_ins: Mapping[str, str] = field(default_factory=dict)
+    offers: Mapping[str, str] = field(default_factory=dict)
+    shiftfs_sources: ModuleSources | None = None
     ours: Mapping[str, Mapping[str, object]] = field(default_factory=dict)
 
     def unit(self, name: str) -> Unit:

@@ -32,6 +32,7 @@ def drop_ins(folder: str) -> dict[str, str]:
     return {p.name: decode(p.read_bytes()) for p in sorted(Path(folder).glob("*.conf")) if p.is_file()}
 
 
+@_RETRY
 def key(host: Host, location: str, allowed: Iterable[str]) -> str:
     """A repository's public key, every key of it among the allowed fingerprints. Raises RefusedError."""
     data = b"".join(_bytes(host, location))

@@ -84,7 +84,7 @@ def wait_ready(host: Host, crictl: str, endpoint: str, timeout: int) -> None:
     why = ""
     while time.monotonic() < deadline:
         try:
-            status = ask(host, crictl, endpoint, "info", timeout=5)["status"]["conditions"]
+            status = ask(host, crictl, endpoint, "info", timeout=20)["status"]["conditions"]
             bad = [c for c in status if c["type"] in ("RuntimeReady", "NetworkReady") and not c["status"]]
             if not bad:
                 return
