@@ -20,10 +20,11 @@ def main(argv: list[str] | None = None) -> int:
     """Runs one command; returns the exit status: 0 done, 1 failed, 2 wrong usage or settings, 3 refused."""
     arguments = _parser().parse_args(argv)
     as_json = getattr(arguments, "json", False)
-    log.configure(as_json=os.environ.get("SYSBOX_DEPLOY_LOG_FORMAT") == "json")
     READY.unlink(missing_ok=True)
     try:
+        log.configure(as_json=False)
         settings = Settings.load()
+        log.configure(as_json=settings.log_format == "json", level=settings.log_level)
         if arguments.init:
             settings = dataclasses.replace(settings, host_init=arguments.init)
         code: int = arguments.do(_host(settings), settings, arguments)
@@ -86,8 +87,7 @@ def _host(settings: Settings) -> Host:
 def _install(host: Host, settings: Settings, arguments: argparse.Namespace) -> int:
     from installer.engine.install import install
 
-    changed = install(host, settings, arguments.profile)
-    log.get().info("the node is prepared" if changed else "the node was prepared already; nothing was changed")
+    install(host, settings, arguments.profile)
     return 0
 
 

@@ -12,8 +12,8 @@ import structlog
 _PLAIN_KEYS = {"event", "level", "timestamp"}
 
 
-def configure(*, as_json: bool) -> None:
-    """Sends every event to standard error, as JSON lines or as text."""
+def configure(*, as_json: bool, level: str = "info") -> None:
+    """Sends events from `level` (info or debug) on to standard error, as JSON lines or as text."""
     # Other libraries (urllib3's retries) report through logging; only what a person must know passes.
     logging.basicConfig(stream=sys.stderr, level=logging.ERROR, format="%(message)s")
     last = structlog.processors.JSONRenderer() if as_json else _plain
@@ -23,6 +23,7 @@ def configure(*, as_json: bool) -> None:
             structlog.processors.TimeStamper(fmt="%Y-%m-%dT%H:%M:%SZ", utc=True),
             last,
         ],
+        wrapper_class=structlog.make_filtering_bound_logger(level),
         logger_factory=structlog.PrintLoggerFactory(sys.stderr),
     )
 

@@ -64,6 +64,7 @@ class Settings:
     )
     allow_control_plane: bool = _field(False, "prepare control-plane nodes too")
     host_init: int = _field(1, "PID of the init whose machine is prepared", _positive)
+    log_level: str = _field("info", "`info`, or `debug` to see every command on the host", _one_of("info", "debug"))
     log_format: str = _field("text", "`text` or `json`", _one_of("text", "json"))
     kubernetes_timeout: int = _field(300, "seconds to wait for an API server that does not answer", _positive)
     subid_count: int = _field(268435456, "subordinate ids for user `containers`: 65536 a pod", _positive)

@@ -57,6 +57,10 @@ class Install:
         self._own(plan)
         if changed or resumed or seen:
             self._advertise()
+        log.get().info(
+            "the node is prepared" if changed else "the node was prepared already; nothing was changed",
+            api_requests=self.report.requests,
+        )
         return changed
 
     def plan(self) -> tuple[Facts, Plan]:

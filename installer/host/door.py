@@ -8,6 +8,7 @@ import http.client
 import os
 import shlex
 import socket
+import time
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
@@ -47,6 +48,7 @@ class Host(Tree):
 
     def run(self, *argv: str, timeout: int = 60, stdin: bytes = b"", check: bool = True) -> Result:
         """Runs a command on the host. `timeout` is in seconds. Raises CommandError if it fails and `check` is set."""
+        begun = time.monotonic()
         # The host's own `timeout` ends the command with its children even if we are gone by then.
         inner = ["timeout", "--kill-after=5", str(timeout), *argv]
         started = sh.Command("nsenter")(
@@ -83,6 +85,8 @@ class Host(Tree):
                 if waited > timeout + _HEARTBEAT_SECONDS:
                     started.kill()
                     raise CommandError(list(argv), 137, "", shlex.join(argv), timed_out=True) from None
+        took = round(time.monotonic() - begun, 2)
+        log.get().debug(f"ran: {shlex.join(argv)}", code=started.exit_code, seconds=took)
         result = Result(started.exit_code, decode(started.stdout), decode(started.stderr))
         if check and result.code != 0:
             raise CommandError(
@@ -106,6 +110,13 @@ class Host(Tree):
             timeout=timeout + 30,
             check=False,
         )
+
+    def wait_out(self, unit: str) -> None:
+        """Waits for the end of what a predecessor of ours started with `survives`: it goes on without that one."""
+        state = self.run("systemctl", "is-active", unit, check=False).out.strip()
+        if state in ("active", "activating", "deactivating"):
+            log.get().info("waiting for what an earlier attempt of ours started", unit=unit)
+            self.run("sh", "-c", 'while systemctl -q is-active "$0"; do sleep 1; done', unit, timeout=1800)
 
     def http_get(self, socket_path: str, url: str, timeout: int = 10) -> bytes:
         """One HTTP GET over a unix socket of the host. Raises DeployError where nobody answers with 200."""
