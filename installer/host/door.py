@@ -8,6 +8,7 @@ import http.client
 import os
 import shlex
 import socket
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
@@ -26,6 +27,7 @@ _ENVIRONMENT = {
     "DEBIAN_FRONTEND": "noninteractive",
 }
 _HEARTBEAT_SECONDS = 10
+_KILL_AFTER_SECONDS = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -49,45 +51,10 @@ class Host(Tree):
     def run(self, *argv: str, timeout: int = 60, stdin: bytes = b"", check: bool = True) -> Result:
         """Runs a command on the host. `timeout` is in seconds. Raises CommandError if it fails and `check` is set."""
         begun = time.monotonic()
-        # The host's own `timeout` ends the command with its children even if we are gone by then.
-        inner = ["timeout", "--kill-after=5", str(timeout), *argv]
-        started = sh.Command("nsenter")(
-            *[
-                "--target",
-                str(self.init),
-                "--mount",
-                "--uts",
-                "--ipc",
-                "--net",
-                "--pid",
-                "--root",
-                "--wd",
-                "--",
-            ],
-            *inner,
-            _env=_ENVIRONMENT,
-            _in=stdin,
-            _tty_out=False,
-            _new_session=True,
-            _pass_fds=self.inherited,
-            _ok_code=list(range(-64, 256)),
-            _decode_errors="surrogateescape",
-            _bg=True,
-        )
-        waited = 0
-        while True:
-            try:
-                started.wait(timeout=_HEARTBEAT_SECONDS)
-                break
-            except sh.TimeoutException:
-                waited += _HEARTBEAT_SECONDS
-                log.get().info(f"still running: {shlex.join(argv)}", seconds=waited)
-                if waited > timeout + _HEARTBEAT_SECONDS:
-                    started.kill()
-                    raise CommandError(list(argv), 137, "", shlex.join(argv), timed_out=True) from None
+        with _heartbeat(shlex.join(argv)):
+            result = self._enter(argv, timeout, stdin)
         took = round(time.monotonic() - begun, 2)
-        log.get().debug(f"ran: {shlex.join(argv)}", code=started.exit_code, seconds=took)
-        result = Result(started.exit_code, decode(started.stdout), decode(started.stderr))
+        log.get().debug(f"ran: {shlex.join(argv)}", code=result.code, seconds=took)
         if check and result.code != 0:
             raise CommandError(
                 list(argv),
@@ -97,6 +64,23 @@ class Host(Tree):
                 timed_out=result.code == 124,
             )
         return result
+
+    def _enter(self, argv: tuple[str, ...], timeout: int, stdin: bytes) -> Result:
+        namespaces = ["--mount", "--uts", "--ipc", "--net", "--pid", "--root", "--wd"]
+        done = sh.Command("nsenter")(
+            *["--target", str(self.init), *namespaces, "--"],
+            # The host's own `timeout` ends the command with its children even if we are gone by then.
+            *["timeout", f"--kill-after={_KILL_AFTER_SECONDS}", str(timeout), *argv],
+            _env=_ENVIRONMENT,
+            _in=stdin,
+            _tty_out=False,
+            _new_session=True,
+            _pass_fds=self.inherited,
+            _ok_code=list(range(-64, 256)),
+            _decode_errors="surrogateescape",
+            _return_cmd=True,
+        )
+        return Result(done.exit_code, decode(done.stdout), decode(done.stderr))
 
     def survives(self, unit: str, *argv: str, timeout: int, environment: dict[str, str] | None = None) -> Result:
         """Runs a command in a unit of the host's systemd, so that it goes on and ends well if our pod is killed."""
@@ -177,6 +161,26 @@ class Host(Tree):
         finally:
             self.inherited.discard(fd)
             os.close(fd)
+
+
+@contextlib.contextmanager
+def _heartbeat(what: str) -> Iterator[None]:
+    """Says every few seconds that a command still runs."""
+    over = threading.Event()
+
+    def beat() -> None:
+        seconds = 0
+        while not over.wait(_HEARTBEAT_SECONDS):
+            seconds += _HEARTBEAT_SECONDS
+            log.get().info(f"still running: {what}", seconds=seconds)
+
+    thread = threading.Thread(target=beat, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        over.set()
+        thread.join()
 
 
 class _UnixConnection(http.client.HTTPConnection):
