@@ -1,7 +1,6 @@
 """The node judged before anything is touched: findings by name, each with what was found and the remedy."""
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterable, Mapping
 from typing import Literal
 
@@ -9,7 +8,7 @@ from installer.errors import RefusedError
 from installer.facts.kubelet import runtime_of
 from installer.facts.model import Facts, Kubelet
 from installer.settings import variable
-from installer.support import data, distro, for_kernel, known, version_of
+from installer.support import breaks_shiftfs, data, distro, for_kernel, known, version_of
 
 PACKAGE = "cri-o"
 
@@ -225,8 +224,7 @@ def _shiftfs(facts: Facts) -> _Verdict | None:
     if wanted.need == "none":
         return _fine("this kernel needs no shiftfs", kernel.release)
     newer = f"or use a kernel {data()['shiftfs']['recommended_below']} or later, which needs no shiftfs"
-    broken = data()["shiftfs"]["broken_releases"]
-    if any(re.match(re.escape(release) + r"(\D|$)", kernel.release) for release in broken):
+    if breaks_shiftfs(kernel.release):
         return "warn", "shiftfs does not work on this kernel", kernel.release, f"upgrade the kernel, {newer}"
     if not kernel.has_shiftfs and not wanted.branch:
         what = f"shiftfs is {wanted.need} and no sources build for this kernel: host volumes will be nobody's"

@@ -71,6 +71,11 @@ def for_kernel(version: Version) -> Shiftfs:
     return Shiftfs(need)
 
 
+def breaks_shiftfs(release: str) -> bool:
+    """Whether shiftfs is known not to work on that very kernel (release as uname -r)."""
+    return any(re.match(re.escape(broken) + r"(\D|$)", release) for broken in data()["shiftfs"]["broken_releases"])
+
+
 def crio_repositories(minor: str, os: Os) -> tuple[Repository, ...]:
     """Where CRI-O of that minor (as 1.34) comes from by default, all of them needed. Raises RefusedError."""
     wanted = [entry for entry in data()["crio"]["repository"] if minor in entry["minors"]]

@@ -3,6 +3,7 @@
 from installer.changes.artifact import InstallFiles
 from installer.changes.base import Change, InPlace, Record, Vault
 from installer.changes.directories import DataDirectory
+from installer.changes.dkms import BuildModule
 from installer.changes.files import OwnLines, WriteFile
 from installer.changes.kernel import LoadModule, SetSysctl
 from installer.changes.packages import InstallPackage
@@ -11,6 +12,7 @@ from installer.changes.units import ContainerRuntime, UnitState
 from installer.errors import RefusedError
 
 __all__ = [
+    "BuildModule",
     "Change",
     "ContainerRuntime",
     "DataDirectory",
@@ -31,7 +33,7 @@ __all__ = [
 _KINDS: dict[str, type[Change]] = {
     kind.kind: kind
     for kind in (
-        *(ContainerRuntime, DataDirectory, InstallFiles, InstallPackage, LoadModule),
+        *(BuildModule, ContainerRuntime, DataDirectory, InstallFiles, InstallPackage, LoadModule),
         *(OwnLines, SetSysctl, SwitchRuntime, UnitState, WriteFile),
     )
 }

@@ -5,7 +5,7 @@ from installer.changes import SwitchRuntime, UnitState
 from installer.engine import look, switching
 from installer.engine.install import LOCK, _others, undo
 from installer.engine.report import Reporter
-from installer.errors import DeployError
+from installer.errors import DeployError, RefusedError
 from installer.host import Host
 from installer.journal import Entry, Journal
 from installer.plan import make_cleanup
@@ -74,5 +74,10 @@ class _Cleanup:
         return [change.unit for change in stay if isinstance(change, UnitState)]
 
     def _endpoint(self) -> str:
-        facts = look.look(self.host, self.settings, self.journal, control_plane=False)
+        try:
+            facts = look.look(self.host, self.settings, self.journal, control_plane=False)
+        except RefusedError as error:
+            # Everything is taken back by now; a file of the kubelet's that we can't read changes nothing about that.
+            log.get().warning(f"the kubelet's runtime can't be told: {error.what}", where=error.where)
+            return ""
         return facts.kubelet.endpoint if facts.kubelet else ""

@@ -4,13 +4,13 @@ import dataclasses
 
 from installer import preflight
 from installer.errors import SettingsError
-from installer.facts import gather, sources
-from installer.facts.model import Artifact, ArtifactFile, Facts
+from installer.facts import dkms, gather, sources
+from installer.facts.model import Artifact, ArtifactFile, Facts, ModuleSources
 from installer.host import Host, encode
 from installer.journal import Journal
 from installer.preflight import Finding
 from installer.settings import Settings, variable
-from installer.steps import crio_package
+from installer.steps import crio_package, shiftfs
 from installer.steps.sysbox import ARTIFACT
 
 DEFAULT_PACKAGE = "/opt/sysbox-deploy/artifacts/sysbox-ce.deb"
@@ -29,7 +29,9 @@ def look(host: Host, settings: Settings, journal: Journal, *, control_plane: boo
 
 def judge(facts: Facts, settings: Settings, profile: str) -> list[Finding]:
     """Every finding about the node."""
-    return preflight.judge(facts, frozenset(settings.allow), settings.allow_control_plane, profile)
+    # Going without is a remedy that these two name.
+    without = ("shiftfs", "secure-boot") if settings.shiftfs == "off" else ()
+    return preflight.judge(facts, frozenset((*settings.allow, *without)), settings.allow_control_plane, profile)
 
 
 def refuse(findings: list[Finding]) -> None:
@@ -41,8 +43,9 @@ def refuse(findings: list[Finding]) -> None:
 def with_sources(host: Host, settings: Settings, facts: Facts, profile: str) -> Facts:
     """The facts with the repositories' keys and the artifacts, each verified. May download into our container."""
     artifacts = {ARTIFACT: _sysbox(host, settings, facts)} if profile == "sysbox" else {}
+    modules = _shiftfs(settings, facts) if profile == "sysbox" else None
     keys = {} if crio_package.is_adopted(facts) else _keys(host, settings, facts)
-    return dataclasses.replace(facts, artifacts=artifacts, keys=keys)
+    return dataclasses.replace(facts, artifacts=artifacts, keys=keys, shiftfs_sources=modules)
 
 
 def _keys(host: Host, settings: Settings, facts: Facts) -> dict[str, str]:
@@ -67,6 +70,11 @@ def _keys(host: Host, settings: Settings, facts: Facts) -> dict[str, str]:
         else:
             found[repository.key_uri] = sources.key(host, repository.key_uri, allowed)
     return found
+
+
+def _shiftfs(settings: Settings, facts: Facts) -> ModuleSources | None:
+    branch = shiftfs.branch(facts, settings)
+    return dkms.sources(f"{settings.shiftfs_sources}/{branch}", shiftfs.MODULE) if branch else None
 
 
 def _sysbox(host: Host, settings: Settings, facts: Facts) -> Artifact:

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from installer.errors import RefusedError
 from installer.facts.model import ModuleSources
+from installer.settings import variable
 
 CONF = "dkms.conf"
 _SOURCES = re.compile(r"dkms\.conf|Makefile|Kbuild|[\w-]+\.[ch]")
@@ -47,7 +48,7 @@ def sources(folder: str, name: str) -> ModuleSources | None:
 
 
 def parse(text: str, where: str) -> dict[str, str]:
-    """The directives of a dkms.conf; those with an index other than 0 keep it. Raises RefusedError at any other line."""
+    """The directives of a dkms.conf, an index other than 0 kept. Raises RefusedError at any other line."""
     found: dict[str, str] = {}
     for number, line in enumerate(text.splitlines(), 1):
         if not line.strip() or line.lstrip().startswith("#"):
@@ -90,5 +91,5 @@ def _text(path: Path) -> str:
 
 
 def _refused(what: str, where: str, found: str) -> RefusedError:
-    remedy = "carry the folder of shiftfs-dkms as its branch has it, or set SYSBOX_DEPLOY_SHIFTFS=off"
+    remedy = f"carry the folder of shiftfs-dkms as its branch has it, or set {variable('shiftfs')}=off"
     return RefusedError(what, where=where, found=found, remedy=remedy)

@@ -1,6 +1,6 @@
 """The steps of each profile, in the order in which each rests on those before it."""
 
-from installer.steps import crio_config, crio_package, kernel, kubelet, packages, subids, sysbox
+from installer.steps import crio_config, crio_package, kernel, kubelet, packages, shiftfs, subids, sysbox
 from installer.steps.base import Nothing, Step, Wanted
 
 __all__ = ["ORDER", "Nothing", "Step", "Wanted"]
@@ -17,7 +17,7 @@ ORDER: dict[str, tuple[Step, ...]] = {
     ),
     "sysbox": (
         *(_KERNEL, _SUBIDS, Step("packages", packages.crio), Step("sysbox-packages", packages.sysbox), _CRIO),
-        *(Step("sysbox-subids", subids.manager), Step("sysbox", sysbox.wanted)),
+        *(Step("sysbox-subids", subids.manager), Step("shiftfs", shiftfs.wanted), Step("sysbox", sysbox.wanted)),
         *(Step("crio-config", crio_config.sysbox), _KUBELET),
     ),
 }
