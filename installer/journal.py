@@ -13,8 +13,8 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from installer import __version__
-from installer.changes import Change, Record, load
-from installer.errors import RefusedError
+from installer.changes import Change, Record, UnitState, load
+from installer.errors import RefusedError, TemporaryError
 from installer.host import FileState, Host, decode, sha256
 
 STATE = "/var/lib/sysbox-deploy"
@@ -30,7 +30,8 @@ class Entry:
     """A live entry: what we did, what stood there before, for which profiles.
 
     `state` is begun (not known to have happened), done, or undoing. `order` is its place in the journal;
-    `finished` that of its latest `done`, which tells a unit that it is older than a file it reads.
+    `finished` that of its latest `done`, which tells a unit that it is older than a file it reads; `stale` says
+    that a file which the unit reads has been taken back since.
     """
 
     order: int
@@ -41,6 +42,7 @@ class Entry:
     state: str = "begun"
     after: Record = field(default_factory=dict)
     finished: int = 0
+    stale: bool = False
 
     def others(self, profile: str) -> str:
         """The other profiles that want it, for a person."""
@@ -126,24 +128,40 @@ class Journal:
 
     def destroy(self) -> None:
         """Removes all that we keep on the host, once nothing of ours is left on it."""
-        shutil.rmtree(self._host.real(STATE))
+        if self._host.exists(STATE):
+            shutil.rmtree(self._host.real(STATE))
 
     def _make_home(self) -> None:
         self._host.make_directory(STATE, 0o700)
         self._host.make_directory(_BLOBS, 0o700)
 
     def _append(self, **record: Any) -> None:
-        """Writes one record durably, then takes it in."""
-        self._make_home()
-        real = self._host.real(_JOURNAL)
+        """Writes one record durably, then takes it in. Raises TemporaryError."""
         lines = [record] if self._line else [{"op": "format", "version": _FORMAT, "by": __version__}, record]
         data = b"".join(_line(r) for r in lines)
+        try:
+            self._make_home()
+            self._write(data)
+        except OSError as error:
+            raise TemporaryError(
+                "the journal can't be written, so nothing more is done",
+                where=_JOURNAL,
+                found=error.strerror or str(error),
+                remedy="see why: df /var/lib; dmesg",
+            ) from error
+        self._good += len(data)
+        for r in lines:
+            self._take(r)
+
+    def _write(self, data: bytes) -> None:
+        real = self._host.real(_JOURNAL)
         fd = os.open(real, os.O_WRONLY | os.O_CREAT, 0o600)
         try:
             # A tail that a crash left half written goes before anything follows it.
             os.ftruncate(fd, self._good)
             os.lseek(fd, self._good, os.SEEK_SET)
-            os.write(fd, data)
+            while data:
+                data = data[os.write(fd, data) :]
             os.fsync(fd)
         finally:
             os.close(fd)
@@ -151,9 +169,6 @@ class Journal:
             folder = os.open(real.parent, os.O_RDONLY)
             os.fsync(folder)
             os.close(folder)
-        self._good += len(data)
-        for r in lines:
-            self._take(r)
 
     def _read(self) -> None:
         data = self._host.read(_JOURNAL) or b""
@@ -174,7 +189,20 @@ class Journal:
 
     def _take(self, record: Record) -> None:
         self._line += 1
+        try:
+            self._take_in(record)
+        except (KeyError, TypeError, ValueError) as error:
+            raise RefusedError(
+                f"line {self._line} of the journal makes no sense to this version",
+                where=_JOURNAL,
+                found=decode(_line(record)[:200]).strip(),
+                remedy="put the file back from a backup of the node, or use the version that wrote it",
+            ) from error
+
+    def _take_in(self, record: Record) -> None:
         op = record["op"]
+        if (op == "format") != (self._line == 1):
+            raise ValueError("the format comes first")
         if op == "format":
             if record["version"] > _FORMAT:
                 raise RefusedError(
@@ -191,6 +219,9 @@ class Journal:
             self._take_begin(record)
         elif op == "undone":
             del self._entries[record["key"]]
+            for entry in self._entries.values():
+                if isinstance(entry.change, UnitState) and record["key"] in entry.change.watches:
+                    entry.stale = True
         else:
             self._take_state(self._entries[record["key"]], record)
 
@@ -202,13 +233,14 @@ class Journal:
             self._entries[change.key] = Entry(self._line, record["step"], change, record["before"], claims)
             return
         known.change, known.state = change, "begun"
+        known.before = _widened(known.before, record["before"])
         if record["claim"] not in known.claims:
             known.claims.append(record["claim"])
 
     def _take_state(self, entry: Entry, record: Record) -> None:
         match record["op"]:
             case "done":
-                entry.state, entry.finished = "done", self._line
+                entry.state, entry.finished, entry.stale = "done", self._line, False
                 entry.after = _joined(entry.after, record["after"])
             case "claim":
                 entry.claims.append(record["profile"])
@@ -216,6 +248,15 @@ class Journal:
                 entry.claims.remove(record["profile"])
             case "undoing":
                 entry.state = "undoing"
+            case unknown:
+                raise ValueError(unknown)
+
+
+def _widened(old: Record, new: Record) -> Record:
+    """What stood there before us, and before the files that only a newer version of the change brings."""
+    known = {file["at"] for file in old.get("files", ())}
+    more = [file for file in new.get("files", ()) if file["at"] not in known]
+    return {**old, "files": [*old["files"], *more]} if more else old
 
 
 def _joined(old: Record, new: Record) -> Record:

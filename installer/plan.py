@@ -90,7 +90,7 @@ def _is_stale(change: UnitState, known: Entry | None, live: dict[str, Entry], mo
         *change.watches,
         *(known.change.watches if known and isinstance(known.change, UnitState) else ()),
     }
-    if watched & moving:
+    if watched & moving or (known and known.stale):
         return True
     since = known.finished if known else 0
     return any(live[key].finished > since for key in watched if key in live)

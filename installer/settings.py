@@ -24,16 +24,18 @@ def _check(pattern: str, wanted: str) -> Callable[[str], None]:
 
 
 def _location(value: str) -> None:
-    parts = urlsplit(value)
-    if not value or (value.startswith("/") and "\n" not in value):
-        return
-    if parts.scheme not in ("http", "https", "file") or re.search(r"\s", value):
-        raise ValidationError(f"{value!r} is neither an absolute path nor an http, https or file URL")
+    wanted = "an absolute path, or an http, https or file URL, without white space"
+    # A file URL has its path after one slash or three; what has a host is no path on this one.
+    _check(r"(/|file:/(//)?(?!/)|https?://[^/])\S*", wanted)(value)
+    try:
+        urlsplit(value)
+    except ValueError as error:
+        raise ValidationError(f"{value!r} is not {wanted}: {error}") from None
 
 
 def _positive(value: int) -> None:
-    if value < 1:
-        raise ValidationError(f"{value} is not at least 1")
+    if not 1 <= value < 2**32:
+        raise ValidationError(f"{value} is not from 1 to {2**32 - 1}")
 
 
 def _words(value: str) -> None:
@@ -41,8 +43,17 @@ def _words(value: str) -> None:
         raise ValidationError("control characters are not allowed")
 
 
+def _suite(value: str) -> None:
+    if not re.fullmatch(r"[\w./:+-]+( [\w./:+-]+)*", value):
+        raise ValidationError(f"{value!r} is not a suite, with its components if it has some")
+
+
 def _one_of(*choices: str) -> Callable[[str], None]:
-    return _check("|".join(choices), "one of " + ", ".join(choices))
+    def check(value: str) -> None:
+        if value not in choices:
+            raise ValidationError(f"{value!r} is not one of {', '.join(choices)}")
+
+    return check
 
 
 def _field(default: Any, meaning: str, check: Callable[[Any], None] | None = None) -> Any:
@@ -53,11 +64,17 @@ def _field(default: Any, meaning: str, check: Callable[[Any], None] | None = Non
 class Settings:
     """The operator's settings, validated. The name of a field in capitals is its variable's."""
 
-    node_name: str = _field("", "name of this node's object; empty: work on the host alone, talk to no API")
+    node_name: str = _field(
+        "",
+        "name of this node's object; empty: work on the host alone, talk to no API",
+        _check(r"[a-z0-9]([a-z0-9.-]*[a-z0-9])?", "a node's name"),
+    )
     sysbox_mgr_config: str = _field("", "flags for sysbox-mgr, as `--log-level debug`", _words)
     sysbox_fs_config: str = _field("", "flags for sysbox-fs", _words)
     sysbox_taint: str = _field(
-        "sysbox-runtime=not-running:NoSchedule", "taint while Sysbox is not ready; empty: none", _words
+        "sysbox-runtime=not-running:NoSchedule",
+        "taint while Sysbox is not ready; empty: none",
+        _check(r"[^\s=:]+(=[^\s=:]*)?:(NoSchedule|PreferNoSchedule|NoExecute)", "a taint, as key=value:NoSchedule"),
     )
     allow: tuple[str, ...] = _field(
         (), "names of findings that shall warn instead of refuse, separated by commas (see `preflight`)"
@@ -76,7 +93,7 @@ class Settings:
     crio_repository_suite: str = _field(
         "/",
         "its suite and components, as `bookworm main`; `/` for a flat one",
-        _check(r"[\w./:+ -]+", "a suite"),
+        _suite,
     )
     crio_repository_key: str = _field("", "its public key, path or URL; empty: `Release.key` in it", _location)
     crio_key_fingerprint: str = _field(
@@ -110,8 +127,14 @@ class Settings:
     health_timeout: int = _field(
         120, "seconds in which the moved kubelet must be healthy, else it moves back", _positive
     )
+    settle: int = _field(
+        30, "seconds on end that kubelet and runtime must then be healthy before the move counts as good", _positive
+    )
     confirm_timeout: int = _field(
         600, "seconds in which our pod must confirm the move, else the node moves back", _positive
+    )
+    retry: str = _field(
+        "", "any text; a move of the kubelet that failed is tried again when this, another setting or we change", _words
     )
     switch_requires_all_images: bool = _field(
         False, "refuse to move while an image of the node's pods is not in the new runtime's store"

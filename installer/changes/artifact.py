@@ -61,9 +61,11 @@ class InstallFiles(InPlace):
         # One pass: the archive unpacks from its start each time.
         for path, chunks in debian.contents(archive):
             if path in missing:
+                _make_way(host, path)
                 host.replace(path, chunks, FileState("file", missing[path][1], 0, 0))
         reload_units(host, "/systemd/system/")
-        return {}
+        # Cleanup knows the files of every version that was here by this.
+        return {"wrote": sorted(self._marks())}
 
     def verify(self, host: Host) -> None:
         for path, mode, digest, target in self.files:
@@ -77,11 +79,18 @@ class InstallFiles(InPlace):
 
     def undo(self, host: Host, vault: Vault, before: Record, after: Record) -> list[str]:
         kept: list[str] = []
-        ours = {path: (digest, target) for path, _, digest, target in self.files}
+        ours = self._marks() | set(after.get("wrote", ()))
         for record in reversed(before["files"]):
-            kept += _undo_one(host, vault, record, ours.get(record["at"], ("", "")))
+            kept += _undo_one(host, vault, record, ours)
         reload_units(host, "/systemd/system/")
         return kept
+
+    def _marks(self) -> set[str]:
+        return {_mark(path, digest, target) for path, _, digest, target in self.files}
+
+
+def _mark(path: str, digest: str, target: str) -> str:
+    return f"{path} {digest or '-> ' + target}"
 
 
 def _holds(now: FileState | None, mode: int, digest: str, target: str) -> bool:
@@ -99,12 +108,10 @@ def _capture(host: Host, vault: Vault, path: str) -> Record:
     return {"at": path, **capture_file(host, vault, path)}
 
 
-def _undo_one(host: Host, vault: Vault, record: Record, ours: tuple[str, str]) -> list[str]:
+def _undo_one(host: Host, vault: Vault, record: Record, ours: set[str]) -> list[str]:
     path = record["path"]
     now = host.state(path)
-    digest, target = ours
-    is_ours = now is not None and ((target and now.target == target) or (digest and now.sha256 == digest))
-    if now is not None and not is_ours:
+    if now is not None and _mark(record["at"], now.sha256, now.target) not in ours:
         was = record.get("state")
         same = (was and was["sha256"] == now.sha256) or record.get("link", "-") == now.target
         return [] if same else [f"{path} was changed by somebody since; left as it is"]
@@ -112,16 +119,22 @@ def _undo_one(host: Host, vault: Vault, record: Record, ours: tuple[str, str]) -
         host.link(path, record["link"])
     elif record["state"]:
         state = record["state"]
-        like = FileState(
-            "file",
-            state["mode"],
-            state["uid"],
-            state["gid"],
-            xattrs=tuple((n, v) for n, v in state["xattrs"]),
+        xattrs = tuple((n, v) for n, v in state["xattrs"])
+        _make_way(host, path)
+        host.replace(
+            path,
+            vault.get(state["sha256"]),
+            FileState("file", state["mode"], state["uid"], state["gid"], xattrs=xattrs),
         )
-        host.replace(path, vault.get(state["sha256"]), like)
     else:
         host.remove(path)
         for made in reversed(record["made"]):
             host.remove_directory(made)
     return []
+
+
+def _make_way(host: Host, path: str) -> None:
+    """Takes a link away, which a file would be written through. Until the file stands, the journal has the link."""
+    now = host.state(path)
+    if now and now.kind == "link":
+        host.remove(path)

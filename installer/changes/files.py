@@ -2,6 +2,7 @@
 
 import dataclasses
 import difflib
+from collections.abc import Collection
 from pathlib import PurePosixPath
 from typing import ClassVar
 
@@ -52,7 +53,7 @@ class WriteFile(InPlace):
         like = dataclasses.replace(_NEW, mode=self.mode, uid=self.uid, gid=self.gid, xattrs=xattrs)
         host.replace(before["path"], encode(self.content), like)
         reload_units(host, self.path)
-        return {}
+        return {"wrote": [sha256(encode(self.content))]}
 
     def verify(self, host: Host) -> None:
         if host.read(self.path) != encode(self.content):
@@ -61,7 +62,10 @@ class WriteFile(InPlace):
             )
 
     def undo(self, host: Host, vault: Vault, before: Record, after: Record) -> list[str]:
-        kept = restore(host, vault, before, encode(self.content))
+        now = host.state(before["path"])
+        if now and now.kind != "file":
+            return [_no_file(before["path"])]
+        kept = restore(host, vault, before, encode(self.content), after.get("wrote", ()))
         reload_units(host, self.path)
         return kept
 
@@ -84,7 +88,7 @@ class OwnLines(InPlace):
 
     def satisfied(self, facts: Facts) -> str:
         now = facts.files.get(self.path)
-        if now and set(self.lines) <= set(now.text.splitlines()):
+        if now and set(self.lines) <= _lines(now.text):
             return f"{self.path} has {', '.join(self.lines)}"
         return ""
 
@@ -102,41 +106,55 @@ class OwnLines(InPlace):
         content = encode(self._added(text))
         host.make_directory(str(PurePosixPath(before["path"]).parent))
         host.replace(self.path, content, now or _NEW)
-        return {"sha256": sha256(content)}
+        return {}
 
     def verify(self, host: Host) -> None:
-        there = decode(host.read(self.path) or b"").splitlines()
+        there = _lines(decode(host.read(self.path) or b""))
         missing = [line for line in self.lines if line not in there]
         if missing:
             raise PermanentError("lines of ours are not in the file", where=self.path, found=f"missing: {missing}")
 
     def undo(self, host: Host, vault: Vault, before: Record, after: Record) -> list[str]:
-        path = before["path"]
+        path, state = before["path"], before["state"]
+        original = vault.get(state["sha256"]) if state else b""
         now = host.state(path)
-        if now is None or now.kind != "file":
-            return [] if now is None else [f"{path} is no longer a regular file; left as it is"]
+        if now is None:
+            _remove(host, before)
+            return [f"{path} was removed by somebody since; not put back"] if state else []
+        if now.kind != "file":
+            return [_no_file(path)]
         data = host.read(path) or b""
-        original = vault.get(before["state"]["sha256"]) if before["state"] else b""
-        exact = after.get("sha256") == sha256(data) or encode(self._added(decode(original))) == data
-        if exact:
-            _put_back(host, before, original, now if before["state"] else None)
+        if encode(self._added(decode(original))) == data:
+            _put_back(host, before, original, now)
             return []
-        left = _drop(decode(data), self.lines)
-        if not left and before["state"] is None:
-            _put_back(host, before, b"", None)
-        elif encode(left) != data:
-            host.replace(path, encode(left), now)
+        left = encode(self._taken_out(decode(data), decode(original)))
+        if not left and state is None:
+            _remove(host, before)
+        elif left != data:
+            host.replace(path, left, now)
         return []
 
     def _added(self, text: str) -> str:
-        """The text with those of our lines that it lacks, its own line ending kept."""
-        ending = "\r\n" if "\r\n" in text else "\n"
-        have = set(text.splitlines())
+        """The text with those of our lines that it lacks. They end in a bare newline, as shadow needs it."""
+        have = _lines(text)
         missing = [line for line in self.lines if line not in have]
-        if not missing:
-            return text
-        gap = ending if text and not text.endswith(("\n", "\r")) else ""
-        return text + gap + "".join(line + ending for line in missing)
+        gap = "\n" if missing and text and not text.endswith("\n") else ""
+        return text + gap + "".join(f"{line}\n" for line in missing)
+
+    def _taken_out(self, text: str, original: str) -> str:
+        """The text without the last occurrence of each of our lines that the original lacked."""
+        *rest, tail = text.split("\n")
+        rest = [f"{line}\n" for line in rest] + [tail]
+        had = _lines(original)
+        for line in self.lines:
+            at = [i for i, each in enumerate(rest) if line not in had and _bare(each) == line]
+            if at:
+                del rest[at[-1]]
+        left = "".join(rest)
+        last = original.rpartition("\n")[2]
+        # The newline before our lines is ours too, where the same last line still stands before them.
+        gap = last and left != text and text.startswith(left) and left[:-1].rpartition("\n")[2] == last
+        return left[:-1] if gap else left
 
 
 def capture_file(host: Host, vault: Vault, path: str) -> Record:
@@ -144,7 +162,7 @@ def capture_file(host: Host, vault: Vault, path: str) -> Record:
     real = host.followed(path)
     state = host.state(real)
     if state is None:
-        return {"path": real, "state": None, "made": _missing_parents(host, real)}
+        return {"path": real, "state": None, "made": missing_parents(host, real)}
     if state.kind != "file":
         raise PermanentError(
             "a regular file is expected here", where=path, found=f"a {state.kind}", remedy="move it away"
@@ -160,10 +178,13 @@ def capture_file(host: Host, vault: Vault, path: str) -> Record:
     return {"path": real, "state": plain, "made": []}
 
 
-def restored(host: Host, vault: Vault, before: Record, written: bytes) -> tuple[bytes | None, list[str]]:
+def restored(
+    host: Host, vault: Vault, before: Record, written: bytes, earlier: Collection[str] = ()
+) -> tuple[bytes | None, list[str]]:
     """What the file shall hold once ours is out of it, and what stays, and why; None where it shall go (or is gone).
 
     A file that still holds `written` gets its original back; of one that somebody changed since, only ours goes.
+    `earlier` are digests of what else we wrote there: an upgrade that was cut off may not have replaced it.
     """
     path, state = before["path"], before["state"]
     original = vault.get(state["sha256"]) if state else None
@@ -179,7 +200,7 @@ def restored(host: Host, vault: Vault, before: Record, written: bytes) -> tuple[
             remedy="move it away, then run cleanup again",
         )
     data = host.read(path) or b""
-    if data in (written, original or b""):
+    if data in (written, original or b"") or sha256(data) in earlier:
         return original, []
     left = merge.without(decode(written), decode(original or b""), decode(data))
     if left is None:
@@ -189,17 +210,16 @@ def restored(host: Host, vault: Vault, before: Record, written: bytes) -> tuple[
     return encode(left), [f"{path} was changed by somebody since; only our lines were taken out"]
 
 
-def restore(host: Host, vault: Vault, before: Record, written: bytes) -> list[str]:
+def restore(host: Host, vault: Vault, before: Record, written: bytes, earlier: Collection[str] = ()) -> list[str]:
     """Does what `restored` says: content, mode, owner and xattrs; returns what stays, and why."""
-    content, kept = restored(host, vault, before, written)
+    content, kept = restored(host, vault, before, written, earlier)
     now = host.state(before["path"])
-    if content is None:
-        if now is not None:
-            _put_back(host, before, b"", None)
-    elif kept and now is not None:
-        host.replace(before["path"], content, now)
-    else:
+    if content is None or now is None:
+        _remove(host, before)
+    elif not kept:
         _put_back(host, before, content, now)
+    elif host.read(before["path"]) != content:
+        host.replace(before["path"], content, now)
     return kept
 
 
@@ -215,12 +235,11 @@ def unified(path: str, old: str, new: str) -> str:
     return "".join(line if line.endswith("\n") else line + "\n" for line in difflib.unified_diff(a, b, path, path))
 
 
-def _put_back(host: Host, before: Record, original: bytes, now: FileState | None) -> None:
+def _put_back(host: Host, before: Record, original: bytes, now: FileState) -> None:
+    """The original, with its mode, owner and xattrs; where there was none, nothing."""
     state = before["state"]
-    if state is None or now is None:
-        host.remove(before["path"])
-        for made in reversed(before["made"]):
-            host.remove_directory(made)
+    if state is None:
+        _remove(host, before)
         return
     xattrs = tuple((n, v) for n, v in state["xattrs"])
     like = FileState("file", state["mode"], state["uid"], state["gid"], xattrs=xattrs)
@@ -229,21 +248,36 @@ def _put_back(host: Host, before: Record, original: bytes, now: FileState | None
         host.replace(before["path"], original, like)
 
 
-def _missing_parents(host: Host, path: str) -> list[str]:
+def _remove(host: Host, before: Record) -> None:
+    """No file, and none of the folders that it needed."""
+    host.remove(before["path"])
+    for made in reversed(before["made"]):
+        host.remove_directory(made)
+
+
+def missing_parents(host: Host, path: str) -> list[str]:
+    """The folders that a file there still needs, outermost first. Raises PermanentError where none can be made."""
     missing: list[str] = []
     at = PurePosixPath(path).parent
     while not host.exists(str(at)):
         missing.insert(0, str(at))
         at = at.parent
+    there = host.state(host.followed(str(at)))
+    if there and there.kind != "dir":
+        raise PermanentError(
+            "a directory is expected here", where=str(at), found=f"a {there.kind}", remedy="move it away"
+        )
     return missing
 
 
-def _drop(text: str, lines: tuple[str, ...]) -> str:
-    """The text without the last occurrence of each of our lines."""
-    rest = text.splitlines(keepends=True)
-    for line in lines:
-        for at in range(len(rest) - 1, -1, -1):
-            if rest[at].rstrip("\r\n") == line:
-                del rest[at]
-                break
-    return "".join(rest)
+def _no_file(path: str) -> str:
+    return f"{path} is no longer a regular file; left as it is"
+
+
+def _lines(text: str) -> set[str]:
+    """Its lines. They end at a newline only: a form feed or U+2028 does not end one for programs that read them."""
+    return {_bare(line) for line in text.split("\n")}
+
+
+def _bare(line: str) -> str:
+    return line.removesuffix("\n").removesuffix("\r")

@@ -96,16 +96,20 @@ class LoadModule(InPlace):
     def undo(self, host: Host, vault: Vault, before: Record, after: Record) -> list[str]:
         if before["loaded"] or not is_loaded(host, self.name):
             return []
-        if host.run("modprobe", "--remove", self.name, check=False).code != 0:
+        # Not by modprobe, which takes what the module rests on along: with `bridge`, every bridge that pods are on.
+        if host.run("rmmod", self.name, check=False).code != 0:
             return [f"kernel module {self.name} is in use; it stays loaded until the next boot"]
         return []
 
 
 def is_loaded(host: Host, name: str) -> bool:
-    """Whether the module is loaded or built in (either way /sys/module or a file system of that name shows it)."""
-    if host.exists(f"/sys/module/{name}"):
+    """Whether the module is loaded or built in. One that is built in may have no folder in /sys/module."""
+    file = name.replace("-", "_")
+    if host.exists(f"/sys/module/{file}") or f"\t{name}\n" in decode(host.read("/proc/filesystems") or b""):
         return True
-    return f"\t{name}\n" in decode(host.read("/proc/filesystems") or b"")
+    release = decode(host.read("/proc/sys/kernel/osrelease") or b"").strip()
+    built_in = decode(host.read(f"/lib/modules/{release}/modules.builtin") or b"").replace("-", "_")
+    return f"/{file}.ko" in built_in
 
 
 def _path(name: str) -> str:

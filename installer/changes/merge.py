@@ -2,12 +2,16 @@
 
 from difflib import SequenceMatcher
 
+_LONGEST = 1 << 20  # comparing takes the longer, the more lines repeat
+
 
 def without(written: str, original: str, current: str) -> str | None:
     """`current` with the edit `original` → `written` reversed; None where theirs and ours can't be told apart.
 
     All three are texts of lines. Each hunk of ours must stand unchanged and in one piece in `current`.
     """
+    if max(len(written), len(original), len(current)) > _LONGEST:
+        return None
     ours, before, now = (text.splitlines(keepends=True) for text in (written, original, current))
     place = _places(ours, now)
     out: list[str] = []

@@ -24,6 +24,15 @@ def gather(host: Host) -> Containerd:
     return dataclasses.replace(parse(content, parse_version(said)), others=_others(host, content))
 
 
+def complete(host: Host, known: Containerd) -> str:
+    """Its configuration with what it imports and, where the file is silent on the pause image, its defaults."""
+    content = decode(host.read(CONFIG) or b"")
+    if not known.version or (known.pause_image and not known.imports):
+        return content
+    said = host.run("containerd", "config", "dump", check=False)
+    return said.out if said.code == 0 and said.out else content
+
+
 def _others(host: Host, content: str) -> tuple[str, ...]:
     """The namespaces, other than the kubelet's, in which containers run (`moby` is docker's)."""
     state = _text(_loads(content), "state") or "/run/containerd"

@@ -1,8 +1,9 @@
 """All facts of a host, by as few commands as it takes. Only reads."""
 
+import dataclasses
 import platform
 
-from installer.facts import containerd, crio, debian, kubelet, lazy
+from installer.facts import containerd, crio, debian, kubelet, lazy, registries
 from installer.facts.model import Facts, Kernel, Os
 from installer.facts.units import look_all
 from installer.host import Host, decode
@@ -37,6 +38,8 @@ def gather(host: Host, units: tuple[str, ...] = ()) -> Facts:
     commands = frozenset(c for c in _COMMANDS if any(host.exists(f"{folder}/{c}") for folder in _FOLDERS))
     release = _text(host, "/proc/sys/kernel/osrelease")
     old, new = containerd.gather(host), crio.gather(host, commands)
+    config = containerd.complete(host, old)
+    old = dataclasses.replace(old, pause_image=old.pause_image or containerd.parse(config).pause_image)
     drivers = {
         "containerd": containerd.reported_driver(old),
         "crio": str(crio.value(new.effective, "crio.runtime.cgroup_manager") or ""),
@@ -57,6 +60,7 @@ def gather(host: Host, units: tuple[str, ...] = ()) -> Facts:
         kubelet=kubelet.gather(host, drivers),
         containerd=old,
         crio=new,
+        registries=registries.read(host, config),
     )
 
 

@@ -138,6 +138,41 @@ class Crio:
 
 
 @dataclass(frozen=True)
+class Endpoint:
+    """Where images are pulled from, as registries.conf names it; `insecure`: by HTTP, or whatever its certificate."""
+
+    location: str
+    insecure: bool = False
+    digest_only: bool = False
+
+
+@dataclass(frozen=True)
+class Registry:
+    """A registry that containerd is told of: whose images, where from at last, and by which mirrors first."""
+
+    prefix: str
+    server: Endpoint
+    mirrors: tuple[Endpoint, ...] = ()
+
+
+@dataclass(frozen=True)
+class Authority:
+    """The certificates (PEM) that a host's own is checked by."""
+
+    host: str
+    certificates: str
+
+
+@dataclass(frozen=True)
+class Registries:
+    """What containerd is told of registries and CRI-O can be told too; `remarks` are sentences on the rest."""
+
+    registries: tuple[Registry, ...] = ()
+    authorities: tuple[Authority, ...] = ()
+    remarks: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True)
 class ArtifactFile:
     """One file that an artifact brings: where it goes, its mode (octal permission bits), content's digest."""
 
@@ -193,6 +228,7 @@ class Facts:
     kubelet: Kubelet | None = None
     containerd: Containerd = Containerd()
     crio: Crio = Crio()
+    registries: Registries = Registries()
     artifacts: Mapping[str, Artifact] = field(default_factory=dict)
     keys: Mapping[str, str] = field(default_factory=dict)
     drop_ins: Mapping[str, str] = field(default_factory=dict)

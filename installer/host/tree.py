@@ -192,12 +192,17 @@ class Tree:
         os.rename(staged, real)
         _sync_directory(real.parent)
 
+    def sweep(self, path: str) -> None:
+        """Removes what a crash amid `replace` or `link` left beside `path`, its last link not followed."""
+        real = self.real(path, follow=False)
+        self.remove(path.rpartition("/")[0] + f"/.{real.name}.sysbox-deploy")
+
     def remove(self, path: str) -> None:
         """Removes the file or link itself; no error where there is none."""
         real = self.real(path, follow=False)
         try:
             real.unlink()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         _sync_directory(real.parent)
 

@@ -1,8 +1,12 @@
 """CRI-O's configuration as drop-ins of ours, and its service, proven by asking CRI-O itself."""
 
+import tomllib
+
 import tomlkit
 
 from installer.changes import ContainerRuntime, WriteFile
+from installer.errors import SettingsError
+from installer.facts import registries
 from installer.facts.model import Facts
 from installer.settings import Settings
 from installer.steps.base import Nothing, Wanted
@@ -13,7 +17,7 @@ CONFIG = f"{_CONF}/90-sysbox-deploy.conf"
 HANDLER = f"{_CONF}/91-sysbox-deploy-handler.conf"
 _OPERATOR = f"{_CONF}/95-sysbox-deploy-"
 _SERVICE = "/etc/systemd/system/crio.service.d/50-sysbox-deploy.conf"
-_SHORT_NAMES = "/etc/containers/registries.conf.d/90-sysbox-deploy.conf"
+_REGISTRIES = registries.OURS
 UNIT = "crio.service"
 RUNTIME = "sysbox-runc"
 ANNOTATION = "io.kubernetes.cri-o.userns-mode"
@@ -54,18 +58,37 @@ def _files(facts: Facts, settings: Settings) -> Wanted:
     # Bundles keep their helpers in a folder of their own; the handler's monitor is looked up in PATH.
     path = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin:/usr/libexec/crio:/usr/lib/crio"
     yield WriteFile(_SERVICE, f"[Service]\nEnvironment=PATH={path}\n")
-    yield WriteFile(
-        _SHORT_NAMES,
-        '# as containerd takes names without a registry\nunqualified-search-registries = ["docker.io"]\n',
-    )
+    yield from _registries(facts)
     for name, text in facts.drop_ins.items():
-        yield WriteFile(_OPERATOR + name, text)
+        yield WriteFile(_OPERATOR + name, _toml(text, f"{settings.crio_drop_ins}/{name}"))
     if is_adopted(facts):
         yield Nothing("CRI-O's storage stays as its admin set it")
 
 
+def _registries(facts: Facts) -> Wanted:
+    """Where CRI-O pulls from, as containerd is told."""
+    short = '# as containerd takes names without a registry\nunqualified-search-registries = ["docker.io"]\n'
+    tables = registries.conf(facts.registries)
+    yield WriteFile(_REGISTRIES, f"{short}\n# as containerd's configuration says\n{tables}" if tables else short)
+    for path, certificates in registries.certificates(facts.registries).items():
+        yield WriteFile(path, certificates)
+    for remark in facts.registries.remarks:
+        yield Nothing(remark)
+
+
+def _toml(text: str, where: str) -> str:
+    """The operator's text. Raises SettingsError where CRI-O could not start with it."""
+    try:
+        tomllib.loads(text.encode().decode())  # no stray bytes either
+    except (ValueError, RecursionError) as error:
+        raise SettingsError(
+            "a drop-in for CRI-O is not TOML", where=where, found=str(error), remedy="correct it"
+        ) from error
+    return text
+
+
 def _service(facts: Facts, settings: Settings, handlers: tuple[str, ...]) -> ContainerRuntime:
-    files = [CONFIG, _SERVICE, _SHORT_NAMES, HANDLER, *(_OPERATOR + name for name in facts.drop_ins)]
+    files = [CONFIG, _SERVICE, _REGISTRIES, HANDLER, *(_OPERATOR + name for name in facts.drop_ins)]
     # The operator's own drop-ins come later and may set anything: only what they leave is ours to prove.
     said = "" if facts.drop_ins else _driver(facts)
     expected = (("crio.runtime.cgroup_manager", said),) if said else ()
@@ -92,14 +115,15 @@ def _config(facts: Facts, settings: Settings) -> str:
     crio["runtime"] = runtime
     pause = facts.containerd.pause_image or (facts.kubelet.pause_image if facts.kubelet else "")
     if pause:
-        crio["image"] = {"pause_image": pause}
+        # CRI-O pins it by itself only since 1.29; without it the kubelet's clean-up could end every new pod.
+        crio["image"] = {"pause_image": pause, "pinned_images": [pause]}
     crio["network"] = _network(facts)
     return tomlkit.dumps(document)
 
 
 def _network(facts: Facts) -> dict[str, object]:
     """The directories in use: containerd's, and where distributions put the plugins."""
-    wanted = [facts.containerd.cni_bin, *_PLUGINS]
+    wanted = [*facts.containerd.cni_bins, *_PLUGINS]
     there = [
         path for path in dict.fromkeys(wanted) if path and facts.files.get(path) and facts.files[path].kind != "file"
     ]

@@ -31,7 +31,8 @@ def wanted(facts: Facts, settings: Settings) -> Wanted:
     repositories = repositories_of(facts, settings)
     for repository in repositories:
         key = facts.keys[repository.key_uri]
-        keyring = f"/etc/apt/keyrings/{file_name(repository)}.{'asc' if key.startswith('-----BEGIN') else 'gpg'}"
+        # A binary key starts with a byte beyond ASCII; an armored one may have a comment or an empty line first.
+        keyring = f"/etc/apt/keyrings/{file_name(repository)}.{'asc' if key[:1].isascii() else 'gpg'}"
         yield WriteFile(keyring, key)
         yield WriteFile(
             f"/etc/apt/sources.list.d/{file_name(repository)}.sources", _source(repository, settings, keyring)

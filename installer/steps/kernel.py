@@ -21,7 +21,8 @@ def wanted(facts: Facts, settings: Settings) -> Wanted:
     for name in MODULES:
         if name not in usable:
             yield Nothing(f"this kernel has no module {name}; left alone")
-    yield WriteFile(MODULES_FILE, "".join(f"{name}\n" for name in usable))
+    if usable:
+        yield WriteFile(MODULES_FILE, "".join(f"{name}\n" for name in usable))
     for name in usable:
         yield LoadModule(name)
     bridged = "br_netfilter" in usable

@@ -3,6 +3,7 @@
 from installer.changes import Change, SwitchRuntime, UnitState, load
 from installer.errors import RefusedError
 from installer.facts.crio import ENDPOINT
+from installer.facts.kubelet import flag
 from installer.facts.model import Facts, Kubelet
 from installer.host import decode
 from installer.settings import Settings
@@ -11,6 +12,7 @@ from installer.steps.crio_config import UNIT
 from installer.steps.kubelet_files import point_at
 
 _OLD = "containerd.service"
+_FLAG = "container-runtime-endpoint"
 _CGROUPS = "/system.slice/crio.service"
 
 
@@ -23,6 +25,8 @@ def wanted(facts: Facts, settings: Settings) -> Wanted:
         before: Change = load(dict(ours))
         yield before if before.satisfied(facts) else _switch(kubelet, facts)
     elif "crio" in kubelet.endpoint:
+        if kubelet.process and flag(kubelet.process, _FLAG) != flag(kubelet.arguments, _FLAG):
+            raise _not_restarted(kubelet)
         yield Nothing("the kubelet runs on CRI-O already; it stays there at cleanup")
         return
     else:
@@ -33,11 +37,7 @@ def wanted(facts: Facts, settings: Settings) -> Wanted:
 def _switch(kubelet: Kubelet, facts: Facts) -> SwitchRuntime:
     edit = point_at(kubelet, ENDPOINT, _CGROUPS)
     if edit is None:
-        raise RefusedError(
-            "the kubelet's files name CRI-O but it runs on another runtime",
-            where=kubelet.unit,
-            remedy="systemctl restart kubelet",
-        )
+        raise _not_restarted(kubelet)
     now = facts.files.get(edit.path)
     return SwitchRuntime(
         kubelet.unit,
@@ -49,6 +49,15 @@ def _switch(kubelet: Kubelet, facts: Facts) -> SwitchRuntime:
         UNIT,
         kubelet.healthz,
         *((now.mode, now.uid, now.gid) if now else (0o644, 0, 0)),
+    )
+
+
+def _not_restarted(kubelet: Kubelet) -> RefusedError:
+    return RefusedError(
+        "the kubelet's files name CRI-O but it runs on another runtime",
+        where=kubelet.unit,
+        found=f"--{_FLAG}={flag(kubelet.process, _FLAG) or ''}",
+        remedy="systemctl restart kubelet",
     )
 
 

@@ -1,6 +1,7 @@
 """Subordinate ids: one range, the same in both files, that overlaps nobody."""
 
 from installer.changes import OwnLines
+from installer.errors import RefusedError
 from installer.facts import subids
 from installer.facts.model import Facts
 from installer.settings import Settings
@@ -24,18 +25,18 @@ def manager(facts: Facts, settings: Settings) -> Wanted:
 
 
 def _wanted(facts: Facts, user: str, count: int, planned: tuple[OwnLines, ...]) -> Wanted:
-    if all(_enough(facts, path, user, count) for path in (UIDS, GIDS)):
-        # Pods may run on our range by now: it stays the same whatever holes there are today.
-        for path in (UIDS, GIDS):
-            yield OwnLines(path, user, _ours(facts, path, user))
-        return
-    texts = {path: _text(facts, path, user, planned) for path in (UIDS, GIDS)}
-    limits = facts.files[LIMITS].text if LIMITS in facts.files else ""
-    choice = subids.choose(texts[UIDS], texts[GIDS], limits, user, count)
-    for path, lines in ((UIDS, choice.subuid_lines), (GIDS, choice.subgid_lines)):
-        if lines:
-            yield OwnLines(path, user, lines)
-    for remark in (*choice.problems, choice.kept):
+    """Our lines stay as they are: pods may run on those ids by now. Where more are wanted, more lines are."""
+    ours = {path: _ours(facts, path, user) for path in (UIDS, GIDS)}
+    texts = {
+        path: _with(_read(facts, path), [*ours[path], *(line for c in planned if c.path == path for line in c.lines)])
+        for path in (UIDS, GIDS)
+    }
+    choice = subids.choose(texts[UIDS], texts[GIDS], _read(facts, LIMITS), user, count, uid=_uid(facts, user))
+    lines = {UIDS: (*ours[UIDS], *choice.subuid_lines), GIDS: (*ours[GIDS], *choice.subgid_lines)}
+    for path in (UIDS, GIDS):
+        if lines[path]:
+            yield OwnLines(path, user, lines[path])
+    for remark in (*choice.problems, "" if any(lines.values()) else choice.kept):
         if remark:
             yield Nothing(remark)
 
@@ -45,14 +46,30 @@ def _ours(facts: Facts, path: str, user: str) -> tuple[str, ...]:
     return tuple(str(line) for line in lines) if isinstance(lines, list | tuple) else ()
 
 
-def _enough(facts: Facts, path: str, user: str, count: int) -> bool:
-    return sum(int(line.split(":")[2]) for line in _ours(facts, path, user)) >= count
+def _with(text: str, lines: list[str]) -> str:
+    """The text with those of the lines that it lacks."""
+    there = {line.removesuffix("\r") for line in text.split("\n")}
+    return subids.append(text, [line for line in lines if line not in there])
 
 
-def _text(facts: Facts, path: str, user: str, planned: tuple[OwnLines, ...]) -> str:
-    """The file as it would be without our lines for this user, and with those that are planned for others."""
-    ours = _ours(facts, path, user)
-    text = facts.files[path].text if path in facts.files else ""
-    text = "".join(line for line in text.splitlines(keepends=True) if line.rstrip("\r\n") not in ours)
-    more = [line for change in planned if change.path == path for line in change.lines]
-    return subids.append(text, [line for line in more if line not in text.splitlines()])
+def _read(facts: Facts, path: str) -> str:
+    """The file's text, none where there is no file. Raises RefusedError."""
+    now = facts.files.get(path)
+    if now and now.content is None:  # what we can't see could be overlapped
+        raise RefusedError(
+            "a text file is expected here",
+            where=path,
+            found=f"{now.size} bytes" if now.kind == "file" else f"a {now.kind}",
+            remedy="put a text file below 1 MiB there, or none",
+        )
+    return now.text if now else ""
+
+
+def _uid(facts: Facts, user: str) -> int | None:
+    """The user's number, by which lines may call it too."""
+    passwd = facts.files.get("/etc/passwd")
+    for line in passwd.text.split("\n") if passwd else ():
+        name, *rest = line.split(":")
+        if name == user and len(rest) > 1 and rest[1].isascii() and rest[1].isdigit():
+            return int(rest[1])
+    return None

@@ -3,9 +3,10 @@
 import re
 
 from installer.changes import DataDirectory, InstallFiles, LoadModule, SetSysctl, UnitState, WriteFile
+from installer.errors import RefusedError, SettingsError
 from installer.facts import systemd
 from installer.facts.model import Artifact, Facts
-from installer.settings import Settings
+from installer.settings import Settings, variable
 from installer.steps.base import Nothing, Wanted
 
 ARTIFACT = "sysbox"
@@ -31,7 +32,8 @@ def wanted(facts: Facts, settings: Settings) -> Wanted:
     texts = tuple(sorted((p, t) for p, t in artifact.texts.items() if not _SKIP.match(p)))
     yield InstallFiles(ARTIFACT, artifact.version, artifact.sha256, files, texts)
     yield from _kernel(facts, artifact)
-    yield from _services(artifact, {"sysbox-mgr": settings.sysbox_mgr_config, "sysbox-fs": settings.sysbox_fs_config})
+    flags = {"sysbox-mgr": settings.sysbox_mgr_config, "sysbox-fs": settings.sysbox_fs_config}
+    yield from _services(artifact, flags)
 
 
 def _kernel(facts: Facts, artifact: Artifact) -> Wanted:
@@ -43,9 +45,17 @@ def _kernel(facts: Facts, artifact: Artifact) -> Wanted:
             yield LoadModule(name)
         else:
             yield Nothing(f"this kernel has no module {name}; left alone")
-    yield WriteFile(_SYSCTL_FILE, "".join(f"{name} = {value}\n" for name, value in _SYSCTLS.items()))
+    lines = [f"{name} = {_no_less(facts, name, value)}\n" for name, value in _SYSCTLS.items() if name in facts.sysctls]
+    if lines:
+        yield WriteFile(_SYSCTL_FILE, "".join(lines))
     for name, value in {**sysctls(artifact), **_SYSCTLS}.items():
         yield _sysctl(facts, name, value)
+
+
+def _no_less(facts: Facts, name: str, value: str) -> str:
+    """The value that the next boot shall set: one that is higher now is somebody's, and our file sorts late."""
+    now = facts.sysctls[name].value
+    return now if now.isdigit() and int(now) > int(value) else value
 
 
 def _sysctl(facts: Facts, name: str, value: str) -> SetSysctl | Nothing:
@@ -77,9 +87,28 @@ def drop_in(artifact: Artifact, daemon: str, flags: str) -> str:
         start = [value for _, key, value in systemd.assignments(unit) if key == "ExecStart" and value]
         lines += [
             "ExecStart=",
-            f"ExecStart={start[-1] if start else f'/usr/bin/{daemon}'} {flags.replace('%', '%%')}",
+            f"ExecStart={start[-1] if start else f'/usr/bin/{daemon}'} {_verbatim(flags, daemon)}",
         ]
     return "\n".join(lines) + "\n"
+
+
+def _verbatim(flags: str, daemon: str) -> str:
+    """The flags so that systemd hands them on as written, but for quotes. Raises SettingsError where it would not."""
+    line = flags.replace("%", "%%").replace("$", "$$")
+    found = flags
+    try:
+        meant = [word.text for word in systemd.words(flags, systemd.Escapes.LENIENT)]
+        commands = systemd.service([f"[Service]\nExecStart={daemon} {line}\n"], f"{daemon}.service").commands
+        if [[word.text for word in systemd.expand(command, {})] for command in commands] == [[daemon, *meant]]:
+            return line
+    except (ValueError, RefusedError) as error:
+        found = str(error)
+    raise SettingsError(
+        f"systemd would not hand on the flags for {daemon} as they are",
+        where=variable(f"{daemon.replace('-', '_')}_config"),
+        found=found,
+        remedy="close the quotes, write a backslash twice, put a lone ; in quotes",
+    )
 
 
 def sysctls(artifact: Artifact) -> dict[str, str]:
