@@ -9,11 +9,11 @@ from pathlib import Path
 
 from installer import __version__, log
 from installer.errors import DeployError, SettingsError
-from installer.host import Host
+from installer.host import Host, rejoin_devices
 from installer.settings import Settings
 
 READY = Path("/run/sysbox-deploy/ready")
-"""In our own container: there once the job is done, for the pod's readiness probe."""
+"""In our own container: there once the job is done, for the pod's probe."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,7 +27,8 @@ def main(argv: list[str] | None = None) -> int:
         log.configure(as_json=settings.log_format == "json", level=settings.log_level)
         if arguments.init:
             settings = dataclasses.replace(settings, host_init=arguments.init)
-        code: int = arguments.do(_host(settings), settings, arguments)
+        host = _host(settings)
+        code: int = arguments.do(host, settings, arguments)
     except DeployError as error:
         if as_json:
             print(json.dumps(error.to_dict()))
@@ -35,7 +36,7 @@ def main(argv: list[str] | None = None) -> int:
             print(f"{type(error).__name__}: {error}", file=sys.stderr)
         return error.exit_status
     if code == 0 and arguments.do in (_install, _cleanup) and not arguments.once:
-        _stay()
+        _stay(host)
     return code
 
 
@@ -119,8 +120,9 @@ def _status(host: Host, settings: Settings, arguments: argparse.Namespace) -> in
     return 0
 
 
-def _stay() -> None:
+def _stay(host: Host) -> None:
     """Waits at next to no cost until SIGTERM: this process becomes a program that only sleeps."""
+    rejoin_devices(host, Path("/proc/self/cgroup").read_text())
     READY.parent.mkdir(parents=True, exist_ok=True)
     READY.touch()
     log.get().info("waiting; delete the DaemonSet when you like, it changes nothing")

@@ -56,6 +56,10 @@ class Again(Exception):
         self.pause = pause
 
 
+class NotThereError(PermanentError):
+    """What the call is about is not, or no more, there."""
+
+
 def refused(call: Call, url: str, account: str, answer: Answer) -> Again | PermanentError:
     """The failure that an answer stands for. `account` says for people whose credentials were sent."""
     status, found = answer.status, f"{answer.status}: {answer.said}"
@@ -69,6 +73,8 @@ def refused(call: Call, url: str, account: str, answer: Answer) -> Again | Perma
         return Again(_down(call, url, f"{found} (which no Kubernetes API says)"), status=status)
     if status == 404 and call.resource.startswith("nodes"):
         return _no_node(call, found)
+    if status == 404:
+        return NotThereError(f"the Kubernetes API has no such object: {call}", where=url, found=found)
     return PermanentError(f"the Kubernetes API refused: {call}", where=url, found=found)
 
 

@@ -71,7 +71,8 @@ class Api:
             return content
         known = answer.status >= 400 and content.get("kind") == "Status"
         said = content.get("message") if known else answer.data[:_SAID_BYTES].decode(errors="replace")
-        text = " ".join(str(said or answer.reason).split())
+        causes = [str(one.get("message", "")) for one in (content.get("details") or {}).get("causes") or ()]
+        text = " ".join([*str(said or answer.reason).split(), *(one for one in causes if one not in str(said))])
         raise refused(call, url, self._connection.account, Answer(answer.status, text, known, _pause(answer)))
 
     def persist(self, attempt: Callable[[], _T], patience: Patience | None = None) -> _T:

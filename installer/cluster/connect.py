@@ -21,6 +21,8 @@ class Connection:
     authorization: Callable[[], str | None]
     account: str
     """whose credentials these are, for people"""
+    authority: str = ""
+    """the file of the certificate authority that the server's own is checked by"""
 
 
 def connect(environ: Mapping[str, str] = os.environ, account: Path = SERVICE_ACCOUNT) -> Connection:
@@ -48,7 +50,15 @@ def _in_cluster(url: str, account: Path) -> Connection:
             remedy="let the pod mount it: serviceAccountName, and no automountServiceAccountToken: false",
         )
     pool = urllib3.PoolManager(ca_certs=str(ca), cert_reqs="CERT_REQUIRED")
-    return Connection(url, pool, lambda: _bearer(token), f"the service account in {account}")
+    return Connection(url, pool, lambda: _bearer(token), f"the service account in {account}", str(ca))
+
+
+def as_node(connection: Connection, certificate: Path) -> Connection:
+    """The same API server, seen by a client certificate alone. `certificate` holds its key too."""
+    pool = urllib3.PoolManager(
+        ca_certs=connection.authority or None, cert_reqs="CERT_REQUIRED", cert_file=str(certificate)
+    )
+    return Connection(connection.url, pool, lambda: None, f"the certificate {certificate}", connection.authority)
 
 
 def _bearer(file: Path) -> str:
@@ -89,4 +99,5 @@ def _by_kubeconfig(path: str) -> Connection:
             raise TemporaryError("KUBECONFIG gives no token", where=path, found=str(error)) from error
         return setting["value"] if setting else None
 
-    return Connection(configuration.host, pool, authorization, f"KUBECONFIG {path}")
+    authority = configuration.ssl_ca_cert or ""
+    return Connection(configuration.host, pool, authorization, f"KUBECONFIG {path}", authority)

@@ -10,7 +10,7 @@ from urllib.parse import quote
 
 from installer import log
 from installer.cluster import names, patches, view
-from installer.cluster.answers import MERGE_PATCH, STRATEGIC_PATCH, Again, Call
+from installer.cluster.answers import MERGE_PATCH, STRATEGIC_PATCH, Again, Call, NotThereError
 from installer.cluster.api import Api, Patience
 from installer.cluster.connect import Connection, connect
 from installer.cluster.taints import Taint
@@ -36,7 +36,8 @@ class Node:
     def __init__(self, name: str, *, patience: Patience = _PATIENCE, connection: Connection | None = None) -> None:
         self.name = name
         self._patience = patience
-        self._api = Api(connection or connect(), self._patience)
+        self.connection = connection or connect()
+        self._api = Api(self.connection, self._patience)
         self._path = f"/api/v1/nodes/{quote(name, safe='')}"
         self._seen: NodeView | None = None
 
@@ -117,6 +118,31 @@ class Node:
         content = self._api.persist(lambda: self._api.once(Call("list", "pods", path, "PodList"), view.slim))
         return [view.pod(item) for item in content["items"]]
 
+    def evict(self, pod: Pod, *, pretend: bool = False) -> str:
+        """Has the API end a pod, or only say whether it would; returns what holds it back, "" where nothing does."""
+        body = {
+            "apiVersion": "policy/v1" if self._speaks_policy_v1() else "policy/v1beta1",
+            "kind": "Eviction",
+            "metadata": {"namespace": pod.namespace, "name": pod.name},
+            "deleteOptions": {"preconditions": {"uid": pod.uid}, **({"dryRun": ["All"]} if pretend else {})},
+        }
+        path = f"/api/v1/namespaces/{pod.namespace}/pods/{pod.name}/eviction"
+        call = Call("create", "pods/eviction", path, "Status", body)
+
+        def attempt() -> str:
+            try:
+                self._api.once(call)
+            except Again as again:
+                # 409 where another pod has its name by now, 429 by a disruption budget, 500 by two of them
+                if again.status not in (409, 429, 500):
+                    raise
+                return again.error.found
+            except NotThereError:
+                return ""
+            return ""
+
+        return self._api.persist(attempt)
+
     def wait_until(self, missing: Callable[[NodeView], str], *, timeout: float, interval: float = 2.0) -> NodeView:
         """Looks at the node, after pauses that grow from `interval`, until `missing` says "" (see `serving`).
 
@@ -158,6 +184,11 @@ class Node:
             return self._seen
 
         return self._api.persist(attempt)
+
+    def _speaks_policy_v1(self) -> bool:
+        """Since 1.22; the node may be a little older than its API, never newer."""
+        minor = (self._seen.kubelet_version if self._seen else "").removeprefix("v").split(".")[1:2]
+        return not minor or not minor[0].isdigit() or int(minor[0]) >= 22
 
     def _status_patch(self) -> Call:
         return Call("patch", "nodes/status", f"{self._path}/status", "Node", media=STRATEGIC_PATCH)

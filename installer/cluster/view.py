@@ -1,7 +1,7 @@
 """What the API says about a node and its pods, as plain values."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 _CONTROL_PLANE = ("node-role.kubernetes.io/control-plane", "node-role.kubernetes.io/master")
@@ -11,7 +11,7 @@ _POD_KEYS = {
     *("kind", "message", "items", "metadata", "spec", "status"),
     *("namespace", "name", "annotations", _MIRROR, "ownerReferences", "controller"),
     *_CONTAINERS,
-    *("image", "runtimeClassName", "phase"),
+    *("image", "runtimeClassName", "phase", "uid", "imagePullPolicy", "imagePullSecrets"),
 }
 
 
@@ -62,7 +62,8 @@ class NodeView:
 
 @dataclass(frozen=True)
 class Pod:
-    """A pod on the node. `owner` is its controller's kind, "" for a bare pod, Node for a static one."""
+    """A pod on the node. `owner` is its controller's kind, "" for a bare pod, Node for a static one; `always` are the
+    images that it has pulled at every start."""
 
     namespace: str
     name: str
@@ -71,6 +72,9 @@ class Pod:
     runtime_class: str
     static: bool
     finished: bool
+    uid: str = field(default="", compare=False)
+    pull_secrets: tuple[str, ...] = ()
+    always: tuple[str, ...] = ()
 
 
 def node(content: Mapping[str, Any]) -> NodeView:
@@ -98,7 +102,8 @@ def node(content: Mapping[str, Any]) -> NodeView:
 def pod(content: Mapping[str, Any]) -> Pod:
     """The view of a Pod object."""
     meta, spec = content["metadata"], content.get("spec", {})
-    images = [one.get("image", "") for kind in _CONTAINERS for one in spec.get(kind, ())]
+    containers = [one for kind in _CONTAINERS for one in spec.get(kind, ())]
+    images = [one.get("image", "") for one in containers]
     owners = [one["kind"] for one in meta.get("ownerReferences", ()) if one.get("controller")]
     return Pod(
         namespace=meta["namespace"],
@@ -108,6 +113,9 @@ def pod(content: Mapping[str, Any]) -> Pod:
         runtime_class=spec.get("runtimeClassName", ""),
         static=_MIRROR in meta.get("annotations", {}),
         finished=content.get("status", {}).get("phase") in ("Succeeded", "Failed"),
+        uid=meta.get("uid", ""),
+        pull_secrets=tuple(one["name"] for one in spec.get("imagePullSecrets", ()) if one.get("name")),
+        always=tuple(dict.fromkeys(c.get("image", "") for c in containers if c.get("imagePullPolicy") == "Always")),
     )
 
 

@@ -4,7 +4,7 @@ from installer import log
 from installer.changes import SwitchRuntime, UnitState
 from installer.engine import look, switching
 from installer.engine.install import LOCK, _others, undo
-from installer.engine.report import Reporter
+from installer.engine.report import CRI_SOCKET, Reporter
 from installer.errors import DeployError, RefusedError
 from installer.host import Host
 from installer.journal import Entry, Journal
@@ -36,7 +36,8 @@ class _Cleanup:
         """The whole of it."""
         mine, shared = make_cleanup(self.journal.entries, self.profile)
         if mine or shared:
-            self.report.removing(self.others, f"{len(mine)} changes to take back")
+            moves = any(isinstance(entry.change, SwitchRuntime) for entry in mine)
+            self.report.removing(self.others, f"{len(mine)} changes to take back", moves=moves)
         with log.phase("recover"):
             switching.resume(self.host, self.journal, self.settings, self.report)
         kept: list[str] = []
@@ -73,11 +74,14 @@ class _Cleanup:
         stay = [e.change for e in units if e.change.key not in going or e.before["active"]]
         return [change.unit for change in stay if isinstance(change, UnitState)]
 
-    def _endpoint(self) -> str:
+    def _endpoint(self) -> str | None:
+        """What the node's annotation is to say: what it said before us, or where the kubelet is while others stay."""
+        if not self.journal.entries and CRI_SOCKET in self.journal.notes:
+            return str(self.journal.notes[CRI_SOCKET])
         try:
             facts = look.look(self.host, self.settings, self.journal, control_plane=False)
         except RefusedError as error:
             # Everything is taken back by now; a file of the kubelet's that we can't read changes nothing about that.
             log.get().warning(f"the kubelet's runtime can't be told: {error.what}", where=error.where)
-            return ""
-        return facts.kubelet.endpoint if facts.kubelet else ""
+            return None
+        return facts.kubelet.endpoint if facts.kubelet else None

@@ -5,7 +5,7 @@ import time
 from installer import log
 from installer.changes import InPlace, InstallFiles, SwitchRuntime
 from installer.engine import look, stage, switching
-from installer.engine.report import Reporter
+from installer.engine.report import CRI_SOCKET, Reporter
 from installer.errors import DeployError, PermanentError
 from installer.facts.crio import ENDPOINT
 from installer.facts.model import Facts
@@ -15,6 +15,7 @@ from installer.plan import Item, Plan, make
 from installer.settings import Settings
 from installer.steps import ORDER
 from installer.steps.crio_config import RUNTIME
+from installer.switch import prepare
 
 LOCK = "/run/sysbox-deploy.lock"
 
@@ -45,14 +46,16 @@ class Install:
         """The whole of it."""
         seen = self.report.look()
         self.control_plane = bool(seen and seen.control_plane)
+        self.socket = seen.annotations.get(CRI_SOCKET, "") if seen else None
         with log.phase("recover"):
             switching.resume(self.host, self.journal, self.settings, self.report)
         with log.phase("look and plan"):
             facts, plan = self.plan()
+        _explain(plan)
         changed = bool(plan.todo or plan.obsolete)
         resumed = bool(self.journal.notes.get("unadvertised"))
         if changed:
-            self._claim(plan)
+            self._claim(facts, plan)
             self._change(facts, plan)
         self._own(plan)
         if changed or resumed or seen:
@@ -74,12 +77,15 @@ class Install:
         facts = look.with_sources(self.host, self.settings, facts, self.profile)
         return facts, make(facts, self.settings, self.steps, self.journal.entries, self.profile)
 
-    def _claim(self, plan: Plan) -> None:
-        for item in plan.todo:
-            if isinstance(item.change, SwitchRuntime):
-                switching.refuse_again(self.journal, item.change, self.settings)
-        self.report.installing(self.others, f"{len(plan.todo)} changes to make")
+    def _claim(self, facts: Facts, plan: Plan) -> None:
+        moves = [item.change for item in plan.todo if isinstance(item.change, SwitchRuntime)]
+        for change in moves:
+            switching.refuse_again(self.journal, change, self.settings)
+            prepare.early(self.host, facts, change)
+        self.report.installing(self.others, f"{len(plan.todo)} changes to make", moves=bool(moves))
         self.journal.note("unadvertised", True)
+        if CRI_SOCKET not in self.journal.notes:
+            self.journal.note(CRI_SOCKET, self.socket)
 
     def _change(self, facts: Facts, plan: Plan) -> None:
         with log.phase("stage"):
@@ -155,11 +161,23 @@ def undo(host: Host, journal: Journal, entry: Entry) -> list[str]:
     """Takes one entry back, and says so in the journal."""
     assert isinstance(entry.change, InPlace)
     journal.undoing(entry)
+    for record in (entry.before, *entry.before.get("files", ())):
+        if "path" in record:
+            host.sweep(record["path"])  # a folder of ours goes only if it is empty
     kept = entry.change.undo(host, journal, entry.before, entry.after)
     for what in kept:
         log.get().warning(f"kept: {what}")
     journal.undone(entry, kept)
     return kept
+
+
+def _explain(plan: Plan) -> None:
+    """Says why each step that has nothing to do has nothing to do."""
+    for item in plan.items:
+        if item.reason:
+            log.get().info(f"nothing to do: {item.step}: {item.reason}")
+    for step, remark in plan.remarks:
+        log.get().info(f"nothing to do: {step}: {remark}")
 
 
 def _others(journal: Journal, profile: str) -> set[str]:

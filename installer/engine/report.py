@@ -30,6 +30,11 @@ class Reporter:
             self._node = node.Node(settings.node_name, patience=api.Patience(total=settings.kubernetes_timeout))
 
     @property
+    def node(self) -> "Node | None":
+        """The node's object; None where we work on the host alone."""
+        return self._node
+
+    @property
     def requests(self) -> int:
         """How many API requests were sent."""
         return self._node.requests if self._node else 0
@@ -38,20 +43,23 @@ class Reporter:
         """The node now; None where we work on the host alone."""
         return self._node.get() if self._node else None
 
-    def installing(self, others: set[str], message: str) -> None:
-        """The claim, before the first change."""
-        self._tell(self._labels(others, State.INSTALLING), "False", "Installing", message, taint=True)
+    def installing(self, others: set[str], message: str, *, moves: bool) -> None:
+        """The claim, before the first change; the node is cordoned in the same breath where its pods will restart."""
+        labels, cordon = self._labels(others, State.INSTALLING), True if moves else None
+        self._tell(labels, "False", "Installing", message, taint=True, cordon=cordon)
 
     def running(self, others: set[str], message: str, endpoint: str) -> None:
         """The advertisement, after the proof."""
-        self._tell(self._labels(others, State.RUNNING), "True", "Running", message, taint=False, endpoint=endpoint)
+        labels = self._labels(others, State.RUNNING)
+        self._tell(labels, "True", "Running", message, taint=False, cordon=False, endpoint=endpoint)
 
-    def removing(self, others: set[str], message: str) -> None:
-        """The label goes off running first."""
-        self._tell(self._labels(others, State.REMOVING), "False", "Removing", message, taint=None)
+    def removing(self, others: set[str], message: str, *, moves: bool) -> None:
+        """The label goes off running first; the node is cordoned as for an install."""
+        labels, cordon = self._labels(others, State.REMOVING), True if moves else None
+        self._tell(labels, "False", "Removing", message, cordon=cordon)
 
-    def gone(self, others: set[str], endpoint: str) -> None:
-        """The labels leave last of all."""
+    def gone(self, others: set[str], endpoint: str | None) -> None:
+        """The labels leave last of all. The annotation goes where `endpoint` is empty, and stays where it is None."""
         if self._node is None:
             return
         if not others:
@@ -71,7 +79,7 @@ class Reporter:
                 "False",
                 type(error).__name__,
                 message,
-                taint=None,
+                cordon=False,  # whatever failed, the node serves as it is
                 severity="Warning",
             )
         except DeployError as unreachable:
@@ -96,8 +104,9 @@ class Reporter:
         reason: str,
         message: str,
         *,
-        taint: bool | None,
-        endpoint: str = "",
+        taint: bool | None = None,
+        cordon: bool | None = None,
+        endpoint: str | None = None,
         severity: str = "Normal",
     ) -> None:
         if self._node is None:
@@ -107,12 +116,12 @@ class Reporter:
             annotations=_socket(endpoint),
             add_taint=self._taint if taint else None,
             remove_taint=self._taint if taint is False else None,
-            cordon=False if taint is False else None,
+            cordon=cordon,
         )
         if self._profile == "sysbox":
             self._node.condition("True" if status == "True" else "False", reason, message[:1000])
         self._node.event(f"SysboxDeploy{reason}", message, "Warning" if severity == "Warning" else "Normal")
 
 
-def _socket(endpoint: str) -> dict[str, str | None]:
-    return {CRI_SOCKET: endpoint} if endpoint else {}
+def _socket(endpoint: str | None) -> dict[str, str | None]:
+    return {} if endpoint is None else {CRI_SOCKET: endpoint or None}

@@ -1,25 +1,177 @@
 #!/bin/sh
 # Moves the kubelet to another container runtime, and back again if it is not healthy there.
-# Run by the host's systemd, so that it lives on while every pod of the node ends. It needs nothing but sh,
-# systemd, coreutils, the runtimes and crictl: not our pod, not Python, not the API.
+# Run by the host's systemd, so that it lives on while every pod of the node ends. It needs nothing but sh, bash,
+# coreutils, util-linux, systemd, the runtimes and crictl: not our pod, not Python, not the API.
 #
-#   commit.sh commit     stop the kubelet, end its pods, one rename, start it, see that it is healthy
-#   commit.sh after      the commit ended (well or not): roll back what it left unfinished
+#   commit.sh commit     stop the kubelet, end its pods, one rename, start it, see that it is and stays healthy
+#   commit.sh resume     finish what a crash or a power cut left half done: forward from the rename on, else back
 #   commit.sh deadman    nobody confirmed in time: roll back
 #
-# Its folder holds: params (NAME=VALUE lines), containers (ID GRACE lines), state (one word), log.
+#   armed ──> committing ──> committed ──> confirmed (by our pod)
+#     │           └──────┬───────┘
+#     │            rolling-back
+#     └──────────> rolled-back
+#
+# Its folder holds: params (NAME=VALUE lines), containers (GRACE ID lines), state (one word), cause, log.
+# Whoever changes the state, our pod too, holds the lock: what was read, holds until it is changed.
 set -u
-here=$(cd "$(dirname "$0")" && pwd)
 LC_ALL=C
 export LC_ALL
+here=$(cd "$(dirname "$0")" && pwd)
 
 # Values come from outside: read as data, never by the shell.
 value() { sed -n "s/^$1=//p" "$here/params"; }
+
+say() { printf '%s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%S.%3NZ)" "$*" >>"$here/log"; }
+seconds() { cut -d. -f1 /proc/uptime; } # the clock on the wall may jump
+state() { cat "$here/state" 2>/dev/null || echo none; }
+write() { printf '%s\n' "$2" >"$here/$1.new" && sync "$here/$1.new" && mv -f "$here/$1.new" "$here/$1" && sync "$here"; }
+enter() { write state "$1" && say "state: $1"; }
+ctl() { timeout 120 systemctl "$@" >>"$here/log" 2>&1; }
+cri() { endpoint=$1; limit=$2; shift 2; timeout "$limit" "$crictl" --runtime-endpoint "$endpoint" --timeout "${limit}s" "$@"; }
+
+# The one rename. An empty name stands for no file at all.
+place() {
+  if [ -z "$1" ]; then rm -f "$target"; elif [ -e "$1" ]; then mv -f "$1" "$target"; fi && sync "$(dirname "$target")"
+}
+placed() { if [ -z "$1" ]; then [ ! -e "$target" ]; else [ ! -e "$1" ]; fi; }
+
+# What the process was told; the last flag wins. Nothing where no flag names an endpoint.
+told() {
+  tr '\0' '\n' <"/proc/$1/cmdline" 2>/dev/null |
+    sed -n -e 's/^--container-runtime-endpoint=//p' -e '/^--container-runtime-endpoint$/{n;p;}' | tail -n 1
+}
+
+# bash is essential in Debian and Ubuntu; curl and wget are not. The address is an argument, not code.
+# shellcheck disable=SC2016
+ask='exec 3<>"/dev/tcp/$1/$2" && printf "GET /healthz HTTP/1.0\r\n\r\n" >&3 && head -n 1 <&3'
+answers() {
+  [ -z "$healthz" ] || timeout 3 bash -c "$ask" _ "${healthz%:*}" "${healthz##*:}" 2>/dev/null | grep -q ' 200'
+}
+
+conditions='{{range .status.conditions}}{{if or (eq .type "RuntimeReady") (eq .type "NetworkReady")}}{{.status}}{{end}}{{end}}'
+ready() { cri "$new_endpoint" 5 info -o go-template --template "$conditions" 2>>"$here/log" | grep -qx truetrue; }
+
+# Why the kubelet, process $1, does not serve on the new runtime; nothing where it does.
+ailing() {
+  if [ "$1" = 0 ]; then
+    echo "$unit does not run"
+  elif [ "$(told "$1")" != "$want" ]; then
+    echo "$unit was told '$(told "$1")', not '$want'"
+  elif ! answers; then
+    echo "$unit does not answer on $healthz"
+  elif ! ready; then
+    echo "$new_unit is not ready on $new_endpoint"
+  fi
+}
+
+# Healthy within $health_timeout, then so for $settle seconds on end. A process that died after that dies again.
+healthy() {
+  deadline=$(($(seconds) + health_timeout))
+  processes=
+  since=
+  while :; do
+    now=$(systemctl show --property=MainPID --value "$unit" "$new_unit" | xargs)
+    why=$(ailing "${now% *}")
+    if [ -n "$processes" ] && [ "$now" != "$processes" ]; then
+      why="$unit or $new_unit ended after it had been healthy (processes $processes, then $now)"
+      return 1
+    elif [ -z "$why" ]; then
+      processes=$now
+      since=${since:-$(seconds)}
+      [ $(($(seconds) - since)) -lt "$settle" ] || return 0
+    else
+      since=
+      [ "$(seconds)" -lt "$deadline" ] || return 1
+    fi
+    sleep 0.2
+  done
+}
+
+# Ends every pod of the runtime at $1, then what it left, which the control groups of the kubelet's pods tell.
+# No other containers are in there; a kubelet inside a container has its own groups, deeper down.
+end_pods() {
+  cri "$1" 120 rmp --force --all >>"$here/log" 2>&1 || say "$1 could not remove every pod"
+  for _ in 1 2 3 4 5; do
+    left=$(find /sys/fs/cgroup/kubepods* /sys/fs/cgroup/*/kubepods* -name cgroup.procs -exec cat {} + 2>/dev/null |
+      sort -u | grep -vx 0)
+    [ -n "$left" ] || return 0
+    say "ending by force: $(echo "$left" | xargs)"
+    for process in $left; do kill -KILL "$process" 2>/dev/null; done
+    sleep 0.2
+  done
+}
+
+# All at once, but for the memory that many a crictl needs.
+end_gracefully() {
+  timeout $((stop_timeout + 5)) xargs -r -P 50 -L 1 \
+    "$crictl" --runtime-endpoint "$1" --timeout $((stop_timeout + 5))s stop --timeout <"$here/containers" >/dev/null 2>&1
+}
+
+retreat() {
+  ctl stop "$unit" || ctl kill --signal=KILL "$unit"
+  # It ends its own pods best, if it can be had.
+  timeout 20 systemctl start "$new_unit" 2>/dev/null
+  end_pods "$new_endpoint"
+  place "$saved"
+  ctl daemon-reload
+  ctl start "$old_unit"
+  ctl reset-failed "$unit"
+  ctl start "$unit"
+}
+
+roll_back() {
+  say "rolling back: $1"
+  [ -e "$here/cause" ] || write cause "$1"
+  enter rolling-back
+  journalctl --no-pager -o cat -n 15 -u "$unit" -u "$new_unit" >>"$here/log" 2>&1
+  retreat
+  enter rolled-back
+}
+
+# From the rename on there is one way: forward, and back only where that does not lead to health.
+finish() {
+  ctl daemon-reload
+  why="it does not start"
+  if ctl start "$new_unit" && ctl start "$unit" && { say "kubelet started"; healthy; }; then
+    enter committed
+  else
+    roll_back "the kubelet did not get healthy on $new_unit: $why"
+  fi
+}
+
+commit() {
+  enter committing || exit 1
+  ctl stop "$unit" || { roll_back "$unit does not stop"; return; }
+  say "kubelet stopped"
+  end_gracefully "$old_endpoint"
+  end_pods "$old_endpoint"
+  say "old pods ended"
+  if place "$staged"; then finish; else roll_back "$target could not be put in place"; fi
+}
+
+# Where the power was cut before the rename, the boot has brought all back, and the move may be tried again.
+# Where the program itself died, as systemd tells after its end, it is rather not.
+resume() {
+  if placed "$staged"; then
+    finish
+  elif [ -n "${SERVICE_RESULT:-}" ]; then
+    roll_back "the move was cut off before its commit point: $SERVICE_RESULT"
+  else
+    say "the power was cut before the commit point"
+    ctl start "$old_unit"
+    ctl start "$unit"
+    enter armed
+  fi
+}
+
+exec 9>/run/sysbox-deploy-switch.lock
+flock 9
 unit=$(value unit)
 target=$(value target)
 staged=$(value staged)
 saved=$(value saved)
-had=$(value had)
+want=$(value want)
 new_endpoint=$(value new_endpoint)
 old_endpoint=$(value old_endpoint)
 new_unit=$(value new_unit)
@@ -30,112 +182,11 @@ health_timeout=$(value health_timeout)
 settle=$(value settle)
 stop_timeout=$(value stop_timeout)
 
-say() { printf '%s %s\n' "$(date -u +%Y-%m-%dT%H:%M:%S.%3NZ)" "$*" >>"$here/log"; }
-state() { cat "$here/state" 2>/dev/null || echo none; }
-enter() {
-  printf '%s\n' "$1" >"$here/state.new" && mv -f "$here/state.new" "$here/state" && sync "$here/state" "$here"
-  say "state: $1"
-}
-cri() { e=$1; shift; timeout 120 "$crictl" --runtime-endpoint "$e" --timeout 60s "$@"; }
-
-# What the running kubelet was told; the last one wins. Nothing where no flag names an endpoint.
-told() {
-  tr '\0' '\n' <"/proc/$1/cmdline" 2>/dev/null |
-    sed -n -e 's/^--container-runtime-endpoint=//p' -e '/^--container-runtime-endpoint$/{n;p;}' | tail -n 1
-}
-
-answers() {
-  [ -n "$healthz" ] || return 0
-  # bash is essential in Debian and Ubuntu; curl and wget are not. The address is an argument, not code.
-  timeout 3 bash -c 'exec 3<>"/dev/tcp/$1/$2" && printf "GET /healthz HTTP/1.0\r\n\r\n" >&3 && head -n 1 <&3' \
-    _ "${healthz%:*}" "${healthz##*:}" 2>/dev/null | grep -q ' 200'
-}
-
-# The same process, told the endpoint $1, answers for $settle seconds on end, within $health_timeout.
-healthy() {
-  deadline=$(($(date +%s) + health_timeout))
-  since=0
-  was=
-  while [ "$(date +%s)" -lt "$deadline" ]; do
-    pid=$(systemctl show --property=MainPID --value "$unit")
-    if [ "$pid" != 0 ] && [ "$(told "$pid")" = "$1" ] && answers && systemctl -q is-active "$2"; then
-      [ "$pid" = "$was" ] || { was=$pid; since=$(date +%s); }
-      [ $(($(date +%s) - since)) -ge "$settle" ] && return 0
-    else
-      was=
-    fi
-    sleep 0.2
-  done
-  say "the kubelet is not healthy on $1 after $health_timeout s: pid $pid, told '$(told "$pid")', $2 $(systemctl is-active "$2")"
-  journalctl --no-pager -o cat -n 15 -u "$unit" >>"$here/log" 2>&1
-  return 1
-}
-
-# The kubelet is stopped by now, so what it left runs until it is ended here.
-end_pods() {
-  if [ "$1" = graceful ] && [ -f "$here/containers" ]; then
-    while read -r id grace; do
-      timeout $((grace + 5)) "$crictl" --runtime-endpoint "$2" --timeout $((grace + 5))s stop --timeout "$grace" "$id" &
-    done <"$here/containers" >/dev/null 2>&1
-    wait
-  fi
-  cri "$2" rmp -f -a >>"$here/log" 2>&1 || say "not every pod of $2 could be removed"
-}
-
-put_back() {
-  if [ "$had" = 1 ]; then
-    [ ! -e "$saved" ] || mv -f "$saved" "$target"
-  else
-    rm -f "$target"
-  fi
-  sync "$(dirname "$target")"
-}
-
-roll_back() {
-  say "rolling back: $1"
-  printf '%s\n' "$1" >"$here/cause"
-  enter rolling-back
-  systemctl stop "$unit"
-  end_pods forced "$new_endpoint"
-  put_back
-  systemctl daemon-reload
-  systemctl start "$old_unit"
-  systemctl reset-failed "$unit" 2>/dev/null
-  systemctl start "$unit"
-  enter rolled-back
-}
-
-commit() {
-  enter committing
-  systemctl stop "$unit" || { roll_back "$unit could not be stopped"; return; }
-  say "kubelet stopped"
-  end_pods graceful "$old_endpoint"
-  say "old pods ended"
-  mv -f "$staged" "$target" || { roll_back "$target could not be put in place"; return; }
-  sync "$(dirname "$target")"
-  systemctl daemon-reload
-  systemctl start "$new_unit" && systemctl start "$unit"
-  say "kubelet started"
-  if healthy "$(value want)" "$new_unit"; then enter committed; else roll_back "the kubelet did not get healthy on $new_unit"; fi
-}
-
-case ${1:-} in
-commit)
-  case $(state) in armed) commit ;; *) say "commit: nothing to do in state $(state)" ;; esac
-  ;;
-after)
-  case $(state) in committing | rolling-back) roll_back "the commit was cut off" ;; esac
-  ;;
-deadman)
-  systemctl stop sysbox-deploy-switch.service
-  case $(state) in
-  confirmed | rolled-back | none) say "dead man: nothing to do in state $(state)" ;;
-  armed) enter rolled-back ;;
-  *) roll_back "nobody confirmed the move in time" ;;
-  esac
-  ;;
-*)
-  echo "usage: commit.sh commit|after|deadman" >&2
-  exit 2
-  ;;
+case "$1 $(state)" in
+'commit armed') commit ;;
+'resume committing') resume ;;
+'resume rolling-back' | 'deadman rolling-back') roll_back "the way back was cut off" ;;
+'deadman committing' | 'deadman committed') roll_back "nobody confirmed the move in time" ;;
+'deadman armed') write cause "nobody began the move in time" && enter rolled-back ;;
+*) say "$1: nothing to do in state $(state)" ;;
 esac

@@ -11,6 +11,7 @@ from installer.host import Host
 _GRACE = "io.kubernetes.container.terminationGracePeriod"
 _POD_GRACE = "io.kubernetes.pod.terminationGracePeriod"
 _GRACE_SECONDS = 30  # the kubelet's own default
+_PULL_SECONDS = 900
 
 
 @dataclass(frozen=True)
@@ -44,18 +45,19 @@ def find(host: Host, commands: frozenset[str]) -> str:
 
 def ask(host: Host, crictl: str, endpoint: str, *argv: str, timeout: int = 30) -> Any:
     """crictl's answer as JSON. Raises DeployError."""
-    said = host.run(
-        crictl,
-        "--runtime-endpoint",
-        endpoint,
-        "--timeout",
-        f"{timeout}s",
-        *argv,
-        "-o",
-        "json",
-        timeout=timeout + 10,
-    )
+    said = host.run(crictl, *_at(endpoint), "--timeout", f"{timeout}s", *argv, "-o", "json", timeout=timeout + 10)
     return json.loads(said.out)
+
+
+def pull(host: Host, crictl: str, endpoint: str, name: str, auth: str = "") -> None:
+    """Pulls an image; `auth` is base64 of USER:PASSWORD. Raises CommandError."""
+    argv = (crictl, *_at(endpoint), "pull", name)
+    if auth:
+        # By a pipe and the environment: everybody on the node may read a command's arguments.
+        read = 'IFS= read -r CRICTL_AUTH && export CRICTL_AUTH && exec "$@"'
+        host.run("sh", "-c", read, "sh", *argv, timeout=_PULL_SECONDS, stdin=f"{auth}\n".encode())
+    else:
+        host.run(*argv, timeout=_PULL_SECONDS)
 
 
 def running(host: Host, crictl: str, endpoint: str) -> list[Container]:
@@ -98,6 +100,16 @@ def wait_ready(host: Host, crictl: str, endpoint: str, timeout: int) -> None:
         found=why,
         remedy="see its log; is the cluster's CNI configuration there?",
     )
+
+
+def remove_images(host: Host, crictl: str, endpoint: str, names: list[str]) -> None:
+    """Removes images, as far as that goes."""
+    host.run(crictl, *_at(endpoint), "rmi", *names, timeout=120, check=False)
+
+
+def _at(endpoint: str) -> tuple[str, ...]:
+    # Both, for the node's crictl.yaml may name another runtime for images.
+    return "--runtime-endpoint", endpoint, "--image-endpoint", endpoint
 
 
 def _grace(annotations: dict[str, str]) -> int:

@@ -1,204 +1,207 @@
-"""Images brought from the old runtime's store into the new one's before the move, without a registry.
+"""The images of the node's pods, brought into the other runtime's store before the move: carried over from
+containerd's own store where it has them, pulled where it does not."""
 
-containerd keeps what it pulled as blobs by digest. For the time of the carry we serve them as a registry on the
-host's loopback, which CRI-O is told to try first for the registries concerned; it pulls under the images' own
-names, and goes to the real registry for what the store lacks.
-"""
-
-import contextlib
-import http.server
-import json
 import re
-import threading
-from collections.abc import Iterator
-from pathlib import Path
-from typing import ClassVar
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any
 
 import tenacity
 
 from installer import log
 from installer.errors import CommandError, PermanentError
-from installer.host import FileState, Host
-from installer.settings import Settings
-from installer.switch import cri
+from installer.facts import reference
+from installer.facts.reference import Reference
+from installer.host import Host
+from installer.switch import cri, shelf
+from installer.switch.keyring import Keyring
+from installer.switch.store import Store
 
-_BLOBS = "io.containerd.content.v1.content/blobs/sha256"
-_MIRRORS = "/etc/containers/registries.conf.d/99-sysbox-deploy-carry.conf"
-_NAME = re.compile(r"[\w.:/@-]+")
-_PULL_SECONDS = 600
+_AT_ONCE = 4
+_FULL = ("no space left on device", "disk quota exceeded")
+_UNREACHABLE = (
+    *("no such host", "i/o timeout", "connection refused", "network is unreachable", "no route to host"),
+    *("handshake timeout", "server misbehaving", "context deadline exceeded"),
+)
 
 
-def carry(host: Host, settings: Settings, crictl: str, old: str, new: str, root: str, extra: list[str]) -> list[str]:
-    """Brings the images of the node's containers, and `extra`, into the new runtime's store; returns those it could
-    not bring. Raises PermanentError for those where the settings ask for all."""
-    wanted = list(dict.fromkeys([*_used(host, crictl, old), *extra]))
-    missing = [name for name in wanted if name not in _names(host, crictl, new)]
+@dataclass(frozen=True)
+class Runtime:
+    """A runtime's end of the work."""
+
+    host: Host
+    crictl: str
+    endpoint: str
+
+
+def in_use(runtime: Runtime) -> tuple[list[Reference], list[str]]:
+    """The names of the images that living pods of this runtime have containers of, ended ones too; and the images
+    among them that have no name any more."""
+    said = cri.ask(runtime.host, runtime.crictl, runtime.endpoint, "images").get("images") or []
+    names = {image["id"]: _names(image) for image in said}
+    by_name = {
+        name: image["id"] for image in said for name in [*_words(image, "repoTags"), *_words(image, "repoDigests")]
+    }
+    found: dict[Reference, None] = {}
+    nameless: dict[str, None] = {}
+    for container in _containers(runtime):
+        image, ref = container.get("image") or {}, container.get("imageRef", "")
+        known = names.get(by_name.get(ref, ref), [])
+        asked = reference.parse(image.get("userSpecifiedImage") or "") or reference.parse(image.get("image") or "")
+        found |= dict.fromkeys([asked] if asked else known)
+        if not asked and not known:
+            nameless[ref] = None
+    return list(found), list(nameless)
+
+
+def present(runtime: Runtime) -> set[Reference]:
+    """The names that a runtime has images by."""
+    said = cri.ask(runtime.host, runtime.crictl, runtime.endpoint, "images").get("images") or []
+    return {name for image in said for name in _names(image)}
+
+
+def bring(
+    runtime: Runtime, wanted: Sequence[Reference], store: Store | None, keys: Callable[[], Keyring]
+) -> dict[Reference, str]:
+    """Brings those images that the runtime lacks; returns those that it lacks still, and why. Raises PermanentError
+    where the disk gets full; what was brought is then taken away again."""
+    before = present(runtime)
+    missing = [name for name in wanted if name not in before]
+    why: dict[Reference, str] = {}
     if not missing:
-        return []
-    with log.phase(f"carry {len(missing)} images"), _source(host, old, root, missing):
-        lost = [name for name in missing if not _pull(host, crictl, new, name)]
-    if lost and settings.switch_requires_all_images:
-        raise PermanentError(
-            "images of this node's pods could not be brought to the new runtime",
-            found=", ".join(lost),
-            where=new,
-            remedy="make them pullable, delete their pods, or set SYSBOX_DEPLOY_SWITCH_REQUIRES_ALL_IMAGES=false",
-        )
-    for name in lost:
-        log.get().warning(f"image {name} is not in the new runtime's store; its pods pull it after the move")
-    return lost
+        return why
+    with log.phase(f"bring {len(missing)} image{'s' if len(missing) > 1 else ''}"):
+        try:
+            carried = [name for name in missing if store and store.digest(name)]
+            if store and carried:
+                _carry(runtime, carried, store, why)
+            if rest := [name for name in missing if name in why or name not in carried]:
+                _pull_rest(runtime, rest, keys(), why)
+        except _DiskFullError as error:
+            _take_away(runtime, missing, before)
+            raise PermanentError(
+                "the disk got full while images were brought to the other runtime; they were taken away again",
+                where=runtime.endpoint,
+                found=str(error),
+                remedy="make room (crictl rmi --prune), then run it again",
+            ) from None
+        there = present(runtime)
+    return {name: why.get(name, "it was pulled, but is not there") for name in missing if name not in there}
 
 
-@contextlib.contextmanager
-def _source(host: Host, old: str, root: str, names: list[str]) -> Iterator[None]:
-    """Serves containerd's store to CRI-O for the time of the carry; for the way back registries are all there is."""
-    if "containerd" not in old:
-        yield
-        return
-    digests = _digests(host)
-    server = _serve(host, digests, host.real(f"{root}/{_BLOBS}"))
-    hosts = sorted({name.split("/")[0] for name in names if "/" in name})
-    text = "".join(_mirror(registry, server.server_address[1]) for registry in hosts)
-    try:
-        host.make_directory(_MIRRORS.rsplit("/", 1)[0])
-        host.replace(_MIRRORS, text.encode(), FileState("file", 0o644, 0, 0))
-        host.run("systemctl", "kill", "--signal=HUP", "crio.service")
-        yield
-    finally:
-        host.remove(_MIRRORS)
-        host.run("systemctl", "kill", "--signal=HUP", "crio.service", check=False)
-        server.shutdown()
-        server.server_close()
+class _DiskFullError(Exception):
+    pass
 
 
-def _mirror(registry: str, port: int) -> str:
-    return (
-        f'[[registry]]\nprefix = "{registry}"\nlocation = "{registry}"\n'
-        f'[[registry.mirror]]\nlocation = "127.0.0.1:{port}/{registry}"\ninsecure = true\n'
-    )
+def _carry(runtime: Runtime, names: Sequence[Reference], store: Store, why: dict[Reference, str]) -> None:
+    with shelf.offered(runtime.host, runtime.crictl, runtime.endpoint, store, names) as heeded:
+        if heeded:
+            _each(names, lambda name: _once_more(runtime, name, ""), why)
+        else:
+            why |= dict.fromkeys(names, "the runtime did not take it from containerd's store")
 
 
-def _used(host: Host, crictl: str, endpoint: str) -> list[str]:
-    """Every name of every image that a container of the old runtime has, running or not."""
-    used = {c["imageRef"] for c in cri.ask(host, crictl, endpoint, "ps", "--all").get("containers") or []}
-    names: list[str] = []
-    for image in cri.ask(host, crictl, endpoint, "images").get("images") or []:
-        called = [*(image.get("repoTags") or []), *(image.get("repoDigests") or [])]
-        if image["id"] in used or used & set(called) or any("/pause:" in name for name in called):
-            names += [name for name in called if _NAME.fullmatch(name)]
-    return names
+def _pull_rest(runtime: Runtime, names: Sequence[Reference], keyring: Keyring, why: dict[Reference, str]) -> None:
+    """From registries and mirrors, as the runtime is configured. One that does not answer is asked once."""
+    silent: dict[str, str] = {}
+
+    def pull(name: Reference) -> None:
+        if name.registry in silent:
+            raise CommandError(["crictl"], 1, silent[name.registry], "")
+        try:
+            _pull_with_any(runtime, name, keyring.auths(name))
+        except CommandError as error:
+            if any(sign in error.found for sign in _UNREACHABLE):
+                silent[name.registry] = error.found
+            raise
+
+    why |= dict.fromkeys(names, "")
+    _each(names, pull, why)
 
 
-def _names(host: Host, crictl: str, endpoint: str) -> set[str]:
-    images = cri.ask(host, crictl, endpoint, "images").get("images") or []
-    return {name for image in images for name in [*(image.get("repoTags") or []), *(image.get("repoDigests") or [])]}
+def _pull_with_any(runtime: Runtime, name: Reference, auths: Sequence[str]) -> None:
+    for auth in auths:
+        try:
+            _once_more(runtime, name, auth)
+        except CommandError as error:
+            log.get().info(f"a password does not open {name}", found=error.found[-200:])
+        else:
+            return
+    _once_more(runtime, name, "")
 
 
-def _pull(host: Host, crictl: str, endpoint: str, name: str) -> bool:
-    # CRI-O takes a moment to read its registries again; a second try is cheap.
+def _once_more(runtime: Runtime, name: Reference, auth: str) -> None:
+    """Pulls it, in two attempts. Raises CommandError, or _DiskFullError."""
     retrying = tenacity.Retrying(
-        retry=tenacity.retry_if_exception_type(CommandError),
+        retry=tenacity.retry_if_exception(_may_pass),
         wait=tenacity.wait_fixed(1),
-        stop=tenacity.stop_after_attempt(3),
+        stop=tenacity.stop_after_attempt(2),
         reraise=True,
     )
     try:
-        retrying(
-            host.run,
-            crictl,
-            "--runtime-endpoint",
-            endpoint,
-            "--image-endpoint",
-            endpoint,
-            "--timeout",
-            f"{_PULL_SECONDS}s",
-            "pull",
-            name,
-            timeout=_PULL_SECONDS + 10,
-        )
+        retrying(cri.pull, runtime.host, runtime.crictl, runtime.endpoint, str(name), auth)
     except CommandError as error:
-        log.get().warning(f"image {name} could not be brought", found=error.found)
-        return False
-    log.get().info(f"carried {name}")
-    return True
+        if any(sign in error.found for sign in _FULL):
+            raise _DiskFullError(f"{name}: {error.found}") from None
+        raise
 
 
-def _digests(host: Host) -> dict[str, str]:
-    """containerd's names and what they stand for: lines of NAME TYPE DIGEST …"""
-    said = host.run("ctr", "--namespace", "k8s.io", "images", "list").out
-    rows = [line.split() for line in said.splitlines()[1:]]
-    return {row[0]: row[2] for row in rows if len(row) > 2 and row[2].startswith("sha256:")}
+def _may_pass(error: BaseException) -> bool:
+    signs = (*_FULL, *_UNREACHABLE)
+    return isinstance(error, CommandError) and not any(sign in error.found for sign in signs)
 
 
-def _serve(host: Host, digests: dict[str, str], blobs: Path) -> http.server.ThreadingHTTPServer:
-    """A read-only registry over containerd's blobs, on the host's loopback."""
+def _each(names: Sequence[Reference], do: Callable[[Reference], None], why: dict[Reference, str]) -> None:
+    """Several at once: a name server that is slow to deny costs each its seconds. `why` keeps what failed."""
 
-    class Handler(_Registry):
-        names = digests
-        store = blobs
-
-    made = host.listen()
-    server = http.server.ThreadingHTTPServer(made.getsockname(), Handler, bind_and_activate=False)
-    server.socket.close()
-    server.socket = made
-    server.server_address = made.getsockname()
-    threading.Thread(target=server.serve_forever, daemon=True).start()
-    return server
-
-
-class _Registry(http.server.BaseHTTPRequestHandler):
-    """The part of the distribution API that a pull needs: manifests by name or digest, blobs by digest."""
-
-    protocol_version = "HTTP/1.1"
-    names: ClassVar[dict[str, str]] = {}
-    store: ClassVar[Path] = Path()
-
-    def do_GET(self) -> None:
-        """A manifest, a blob, or the API's own root."""
-        if self.path in ("/v2", "/v2/"):
-            self._send(b"{}", "application/json")
-            return
-        found = re.fullmatch(r"/v2/(?P<repo>[\w./:-]+)/(?P<kind>manifests|blobs)/(?P<ref>[\w.:-]+)(\?.*)?", self.path)
-        digest = self._digest(found["repo"], found["ref"]) if found else ""
-        path = self.store / digest.removeprefix("sha256:")
-        if not found or not re.fullmatch(r"sha256:[0-9a-f]{64}", digest) or not path.is_file():
-            self.send_error(404)
-        elif found["kind"] == "manifests":
-            content = path.read_bytes()
-            self._send(content, _media_type(content), digest)
+    def one(name: Reference) -> None:
+        try:
+            do(name)
+        except CommandError as error:
+            why[name] = _said(error)
         else:
-            self._send_file(path, digest)
+            why.pop(name, None)
+            log.get().info(f"brought {name}")
 
-    do_HEAD = do_GET
-
-    def log_message(self, *_: object) -> None:
-        """Requests are no news."""
-
-    def _digest(self, repo: str, ref: str) -> str:
-        return ref if ref.startswith("sha256:") else self.names.get(f"{repo}:{ref}", "")
-
-    def _send(self, content: bytes, media_type: str, digest: str = "") -> None:
-        self._head(len(content), media_type, digest)
-        if self.command == "GET":
-            self.wfile.write(content)
-
-    def _send_file(self, path: Path, digest: str) -> None:
-        self._head(path.stat().st_size, "application/octet-stream", digest)
-        if self.command == "GET":
-            with path.open("rb") as file:
-                while chunk := file.read(1 << 20):
-                    self.wfile.write(chunk)
-
-    def _head(self, size: int, media_type: str, digest: str) -> None:
-        self.send_response(200)
-        self.send_header("Content-Type", media_type)
-        self.send_header("Content-Length", str(size))
-        if digest:
-            self.send_header("Docker-Content-Digest", digest)
-        self.end_headers()
+    with ThreadPoolExecutor(_AT_ONCE) as pool:
+        try:
+            list(pool.map(one, names))
+        except _DiskFullError:
+            pool.shutdown(cancel_futures=True)
+            raise
 
 
-def _media_type(content: bytes) -> str:
-    document = json.loads(content)
-    kind = "index" if "manifests" in document else "manifest"
-    return str(document.get("mediaType") or f"application/vnd.oci.image.{kind}.v1+json")
+def _said(error: CommandError) -> str:
+    """crictl says everything twice; its last sentence, in quotes, is the one for people."""
+    quoted = re.findall(r'msg="((?:[^"\\]|\\.)*)"', error.found)
+    return " ".join((quoted[-1].replace('\\"', '"') if quoted else error.found).split())[:500]
+
+
+def _take_away(runtime: Runtime, names: Sequence[Reference], before: set[Reference]) -> None:
+    """A full disk would have the kubelet evict pods."""
+    ours = [str(name) for name in names if name in present(runtime) - before]
+    if ours:
+        cri.remove_images(runtime.host, runtime.crictl, runtime.endpoint, ours)
+
+
+def _containers(runtime: Runtime) -> Iterator[Mapping[str, Any]]:
+    """Every container, running or not, of a pod that has a sandbox up."""
+    pods = cri.ask(runtime.host, runtime.crictl, runtime.endpoint, "pods").get("items") or []
+    alive = {_uid(pod) for pod in pods if pod["state"] == "SANDBOX_READY"}
+    for container in cri.ask(runtime.host, runtime.crictl, runtime.endpoint, "ps", "--all").get("containers") or []:
+        if _uid(container) in alive:
+            yield container
+
+
+def _uid(labelled: Mapping[str, Any]) -> str:
+    return str((labelled.get("labels") or {}).get("io.kubernetes.pod.uid", ""))
+
+
+def _names(image: Mapping[str, Any]) -> list[Reference]:
+    parsed = (reference.parse(name) for name in [*_words(image, "repoTags"), *_words(image, "repoDigests")])
+    return [name for name in parsed if name]
+
+
+def _words(image: Mapping[str, Any], key: str) -> list[str]:
+    return list(image.get(key) or [])

@@ -1,24 +1,30 @@
 """The switch, commit-confirmed: arm the dead man, commit on the host, confirm or learn that it was rolled back."""
 
+import contextlib
 import dataclasses
-import time
+from collections.abc import Iterator
 from importlib import resources
+from pathlib import PurePosixPath
+
+import tenacity
 
 from installer import log
 from installer.changes import Record, SwitchRuntime
-from installer.errors import PermanentError
+from installer.errors import DeployError, TemporaryError
 from installer.host import FileState, Host, decode, encode
 from installer.journal import STATE
 from installer.settings import Settings
 from installer.switch import cri
 
 HOME = f"{STATE}/switch"
-UNIT = "sysbox-deploy-switch.service"
-DEADMAN = "sysbox-deploy-deadman"
+_TIMER = "sysbox-deploy-deadman.timer"
+_PROGRAM = "sysbox-deploy-switch@{}.service"  # commit, resume or deadman
 _UNITS = "/etc/systemd/system"
+_FILES = {_TIMER: f"{_UNITS}/{_TIMER}", _PROGRAM.format("resume"): f"{_UNITS}/{_PROGRAM.format('')}"}
+_LOCK = "/run/sysbox-deploy-switch.lock"
+_LOCK_SECONDS = 900
+_SYSTEMD = FileState("file", 0o644, 0, 0)
 _PRIVATE = FileState("file", 0o600, 0, 0)
-_SETTLE_SECONDS = 5
-_PROGRAM = f"/bin/sh {HOME}/commit.sh"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,136 +92,182 @@ def back(
 
 
 def state(host: Host) -> str:
-    """Where the switch is: none, armed, committing, committed, rolling-back, rolled-back or confirmed."""
+    """Where the move is, as the host's program says: see the head of commit.sh; none where there is no move."""
     return decode(host.read(f"{HOME}/state") or b"none").strip()
 
 
 def cause(host: Host) -> str:
-    """Why the host rolled back, in its own words, with the end of its record."""
-    last = decode(host.read(f"{HOME}/log") or b"").splitlines()[-30:]
-    return decode(host.read(f"{HOME}/cause") or b"").strip() + "\n" + "\n".join(last)
+    """Why the host rolled back, in its own words."""
+    return decode(host.read(f"{HOME}/cause") or b"").strip()
 
 
-def run(host: Host, move: Move, settings: Settings, crictl: str) -> None:
+def record(host: Host) -> str:
+    """What the host's program wrote about its work."""
+    return decode(host.read(f"{HOME}/log") or b"").strip()
+
+
+def attempt(host: Host) -> str:
+    """What `run` was given to tell this attempt by."""
+    return _params(host).get("attempt", "")
+
+
+def run(host: Host, move: Move, settings: Settings, crictl: str, attempt: str) -> None:
     """Arms and commits; returns once the host's program has ended. As a pod we do not live that long."""
     disarm(host)
-    _stage(host, move, settings, crictl)
+    _stage(host, move, settings, crictl, attempt)
     _arm(host, settings)
     log.get().warning("the kubelet moves now; every pod of this node restarts", runtime=move.new_unit)
-    # A oneshot's start returns when it has ended; as a pod we are gone by then, and it goes on.
-    host.run("systemctl", "start", UNIT, timeout=_bound(settings), check=False)
+    _start(host, "commit", settings)
 
 
-def wait(host: Host, settings: Settings) -> None:
-    """Waits until the host's program, started before our time, is not at work."""
-    deadline = time.monotonic() + _bound(settings)
-    while host.run("systemctl", "is-active", UNIT, check=False).out.strip() in (
-        "active",
-        "activating",
-        "deactivating",
-    ):
-        if time.monotonic() > deadline:
-            raise PermanentError(
-                "the host's switch program does not end", where=UNIT, remedy=f"systemctl status {UNIT}"
-            )
-        time.sleep(0.5)  # systemd tells only who asked it to start the unit
-
-
-def _bound(settings: Settings) -> int:
-    """Seconds that the host's program may take at most: out, and back again."""
-    return settings.health_timeout * 2 + settings.pod_stop_timeout + 600
+def settle(host: Host, settings: Settings) -> None:
+    """Waits for the host's program, and has it finish what a crash or a power cut left half done."""
+    if state(host) in ("committing", "rolling-back"):
+        _start(host, "resume", settings)
 
 
 def confirm(host: Host) -> None:
-    """The move holds: the dead man is disarmed first, then the leftovers go."""
-    _write(host, "state", "confirmed\n")
-    disarm(host)
+    """The move holds, unless the dead man was quicker: the state tells."""
+    with _locked(host):
+        if state(host) == "committed":
+            _write(host, "state", "confirmed\n")
 
 
 def disarm(host: Host) -> None:
-    """Takes the timer, the units and the staged files off the host; safe in every state but committing."""
-    if host.exists(f"{_UNITS}/{DEADMAN}.timer"):
-        host.run("systemctl", "disable", "--now", "--quiet", f"{DEADMAN}.timer", check=False)
-    present = [u for u in (f"{DEADMAN}.timer", f"{DEADMAN}.service", UNIT) if host.exists(f"{_UNITS}/{u}")]
-    for name in present:
-        host.remove(f"{_UNITS}/{name}")
+    """Takes the timer, the units and the staged files off the host. Raises TemporaryError while the move is open."""
+    with _locked(host):
+        said = state(host)
+        if said in ("committing", "committed", "rolling-back"):
+            what = "a move of the kubelet is under way"
+            raise TemporaryError(what, where=HOME, found=said, remedy="wait for its end")
+        host.remove(f"{HOME}/state")  # from here on the program has nothing to do
+        _remove_units(host)
+        params = _params(host)
+        for path in filter(None, (params.get("staged"), params.get("saved"))):
+            host.remove(path)
+        for name in sorted(host.names(HOME), key="params".__eq__):  # the params last: they tell what else is to go
+            host.remove(f"{HOME}/{name}")
+        host.remove_directory(HOME)
+
+
+def _remove_units(host: Host) -> None:
+    for path in _FILES.values():
+        host.sweep(path)
+    present = {unit: path for unit, path in _FILES.items() if host.exists(path)}
+    for unit, path in present.items():
+        # A program that waits for our lock must not be waited for.
+        host.run("systemctl", "disable", "--quiet", *(["--now"] if unit == _TIMER else []), unit)
+        host.remove(path)
     if present:
         host.run("systemctl", "daemon-reload")
         host.run("systemctl", "reset-failed", "sysbox-deploy-*", check=False)
-    for path in _params(host).get("staged"), _params(host).get("saved"):
-        if path:
-            host.remove(path)
-    for name in host.names(HOME):
-        host.remove(f"{HOME}/{name}")
-    host.remove_directory(HOME)
 
 
-def _stage(host: Host, move: Move, settings: Settings, crictl: str) -> None:
+def _stage(host: Host, move: Move, settings: Settings, crictl: str, attempt: str) -> None:
     host.make_directory(HOME, 0o700)
-    host.make_directory(move.path.rsplit("/", 1)[0])
-    staged = ""
-    if move.content is not None:
-        staged = host.stage(move.path, move.content, move.like)
-    saved = ""
-    if move.original is not None:
-        saved = host.stage(f"{move.path}.saved", move.original, move.original_like)
+    staged = _neighbour(move.path) if move.content is not None else ""
+    saved = _neighbour(f"{move.path}.saved") if move.original is not None else ""
     params = {
         "unit": move.unit,
         "target": move.path,
         "staged": staged,
         "saved": saved,
-        "had": "1" if saved else "0",
+        "want": move.want,
         "old_endpoint": move.old_endpoint,
         "new_endpoint": move.new_endpoint,
         "old_unit": move.old_unit,
         "new_unit": move.new_unit,
-        "want": move.want,
-        "healthz": move.healthz,
+        "healthz": move.healthz.replace("[", "").replace("]", ""),
         "crictl": crictl,
         "health_timeout": str(settings.health_timeout),
+        "settle": str(settings.settle),
         "stop_timeout": str(settings.pod_stop_timeout),
-        "settle": str(_SETTLE_SECONDS),
+        "attempt": attempt,
     }
+    # First of all, for they name what is to be removed if we do not get further.
     _write(host, "params", "".join(f"{k}={v}\n" for k, v in params.items()))
-    containers = cri.running(host, crictl, move.old_endpoint)
-    lines = (f"{c.id} {min(c.grace, settings.pod_stop_timeout)}\n" for c in containers)
-    _write(host, "containers", "".join(lines))
-    program = resources.files("installer.switch").joinpath("commit.sh").read_text()
-    _write(host, "commit.sh", program)
+    host.make_directory(str(PurePosixPath(move.path).parent))
+    if move.content is not None:
+        host.stage(move.path, move.content, move.like)
+    if move.original is not None:
+        host.stage(f"{move.path}.saved", move.original, move.original_like)
+    _write(host, "containers", "".join(_containers(host, move, settings, crictl)))
+    _write(host, "commit.sh", resources.files("installer.switch").joinpath("commit.sh").read_text())
+
+
+def _neighbour(path: str) -> str:
+    """Where `Host.stage` puts it: beside the file that it is for, so that one rename puts it in place."""
+    at = PurePosixPath(path)
+    return str(at.with_name(f".{at.name}.sysbox-deploy"))
+
+
+def _containers(host: Host, move: Move, settings: Settings, crictl: str) -> Iterator[str]:
+    """What is to be ended gracefully. A runtime that does not answer must not keep the kubelet from leaving it."""
+    try:
+        for container in cri.running(host, crictl, move.old_endpoint):
+            yield f"{min(container.grace, settings.pod_stop_timeout)} {container.id}\n"
+    except DeployError as error:
+        log.get().warning("the old runtime does not answer; its pods will be ended by force", found=error.found)
 
 
 def _arm(host: Host, settings: Settings) -> None:
-    _unit(
-        host,
-        UNIT,
-        "move the kubelet to another runtime",
-        f"{_PROGRAM} commit",
-        f"ExecStopPost={_PROGRAM} after\n",
-    )
-    _unit(
-        host,
-        f"{DEADMAN}.service",
-        "move the kubelet back unless the move was confirmed",
-        f"{_PROGRAM} deadman",
-        "",
-    )
-    timer = (
-        "[Unit]\nDescription=sysbox-deploy: the dead man of the runtime switch\n\n"
-        f"[Timer]\nOnActiveSec={settings.confirm_timeout}s\nAccuracySec=1s\n\n[Install]\nWantedBy=timers.target\n"
-    )
-    host.replace(f"{_UNITS}/{DEADMAN}.timer", timer.encode(), FileState("file", 0o644, 0, 0))
+    """Nothing has moved yet. Timer and `resume` are enabled, so that a boot takes up where the power was cut."""
+    # The program waits for no unit: one that hangs while it starts must not keep it from rolling back.
+    units = {
+        _PROGRAM.format(""): f"""\
+[Unit]
+Description=sysbox-deploy: move the kubelet to another runtime (%i)
+
+[Service]
+Type=oneshot
+Slice=system.slice
+TimeoutSec=infinity
+ExecStart=/bin/sh {HOME}/commit.sh %i
+ExecStopPost=/bin/sh {HOME}/commit.sh resume
+
+[Install]
+WantedBy=multi-user.target
+""",
+        _TIMER: f"""\
+[Unit]
+Description=sysbox-deploy: move the kubelet back unless the move is confirmed
+
+[Timer]
+OnActiveSec={settings.confirm_timeout}s
+AccuracySec=1s
+Unit={_PROGRAM.format("deadman")}
+
+[Install]
+WantedBy=timers.target
+""",
+    }
+    for name, text in units.items():
+        host.replace(f"{_UNITS}/{name}", text.encode(), _SYSTEMD)
     host.run("systemctl", "daemon-reload")
+    host.run("systemctl", "enable", "--quiet", *_FILES)
+    host.run("sync", f"{_UNITS}/multi-user.target.wants", f"{_UNITS}/timers.target.wants")
+    host.run("systemctl", "start", _TIMER)
     _write(host, "state", "armed\n")
-    # Enabled, so that it also fires after a reboot.
-    host.run("systemctl", "enable", "--now", "--quiet", f"{DEADMAN}.timer")
 
 
-def _unit(host: Host, name: str, what: str, start: str, more: str) -> None:
-    text = (
-        f"[Unit]\nDescription=sysbox-deploy: {what}\n\n"
-        f"[Service]\nType=oneshot\nTimeoutStartSec=infinity\nExecStart={start}\n{more}"
+def _start(host: Host, what: str, settings: Settings) -> None:
+    """Has the host's program do it. A oneshot's start returns when it has ended; it goes on if we are ended."""
+    bound = 2 * settings.health_timeout + settings.settle + settings.pod_stop_timeout + 1200
+    host.run("systemctl", "start", _PROGRAM.format(what), timeout=bound, check=False)
+
+
+@contextlib.contextmanager
+def _locked(host: Host) -> Iterator[None]:
+    """The lock under which the state changes hands. The host's program may hold it for minutes."""
+    retrying = tenacity.Retrying(
+        retry=tenacity.retry_if_exception_type(DeployError),
+        wait=tenacity.wait_fixed(0.2),
+        stop=tenacity.stop_after_delay(_LOCK_SECONDS),
+        reraise=True,
     )
-    host.replace(f"{_UNITS}/{name}", text.encode(), FileState("file", 0o644, 0, 0))
+    with contextlib.ExitStack() as stack:
+        retrying(lambda: stack.enter_context(host.lock(_LOCK)))
+        yield
 
 
 def _write(host: Host, name: str, text: str) -> None:
