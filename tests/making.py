@@ -12,7 +12,7 @@ from installer.journal import Entry, Journal
 from tests.tree_host import TreeHost
 
 # Each example makes trees and syncs files: fewer than usual, on a machine that may be busy.
-FEW = settings(max_examples=2000, deadline=None)
+FEW = settings(max_examples=50, deadline=None)
 
 PIECES = (
     *(b"containers:100000:65536", b"cesar:100000:65536", b"# comment", b"one", b"two", b"a = 1", b"[crio]", b" "),

@@ -22,6 +22,8 @@ from installer.errors import DeployError, PermanentError, SettingsError, Tempora
 from tests import mock_api
 from tests.mock_api import EVENTS, NAME, NODE, TOKEN, MockApi
 
+pytestmark = pytest.mark.machine
+
 QUICK = Patience(total=0.5, first=0.01, longest=0.05, answer=0.3, denied=3)
 FORBIDDEN = 'nodes "worker-1" is forbidden: User "system:serviceaccount:x:y" cannot get resource "nodes"'
 

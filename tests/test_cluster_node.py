@@ -17,6 +17,8 @@ from installer.errors import TemporaryError
 from tests import mock_api
 from tests.mock_api import EVENTS, NAME, NODE, PODS, STATUS, MockApi
 
+pytestmark = pytest.mark.machine
+
 QUICK = Patience(total=0.5, first=0.01, longest=0.05, answer=0.3)
 NOT_RUNNING = taints.parse(taints.DEFAULT)
 FOREIGN = {"key": "pool", "value": "gpu", "effect": "NoExecute", "timeAdded": "2026-11-22T07:26:18Z"}

@@ -78,6 +78,7 @@ def test_a_host_without_dpkg_has_no_packages_and_a_broken_database_is_an_error()
     assert "parsing file" in caught.value.found
 
 
+@pytest.mark.machine
 def test_this_machines_own_database_is_read() -> None:
     argv = debian._QUERY
     text = subprocess.run(argv, check=True, capture_output=True, text=True).stdout
@@ -169,6 +170,7 @@ def test_an_archive_is_listed_whatever_its_compression(tmp_path: Path, suffix: s
         assert hashlib.sha256(b"".join(chunks)).hexdigest() == digests[name]
 
 
+@pytest.mark.machine
 @pytest.mark.parametrize("compression", ["xz", "gzip", "none"])
 def test_what_dpkg_deb_packs_is_read(tmp_path: Path, compression: str) -> None:
     tree = tmp_path / "tree"

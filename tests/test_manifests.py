@@ -18,6 +18,7 @@ ALLOWED = {
     ("", "nodes"): {"get", "patch"},
     ("", "nodes/status"): {"patch"},
     ("", "pods"): {"get", "list"},
+    ("", "pods/eviction"): {"create"},
     ("", "events"): {"create"},
     ("coordination.k8s.io", "leases"): {"get", "create", "update"},
 }
@@ -84,7 +85,9 @@ def test_the_pod_reaches_the_host_and_tells_when_it_is_ready() -> None:
     assert "volumes" not in pod
     (node_name,) = container["env"]
     assert node_name == {"name": "NODE_NAME", "valueFrom": {"fieldRef": {"fieldPath": "spec.nodeName"}}}
-    assert container["readinessProbe"]["exec"]["command"] == ["test", "-f", "/run/sysbox-deploy/ready"]
+    assert container["startupProbe"]["exec"]["command"] == ["test", "-f", "/run/sysbox-deploy/ready"]
+    assert container["startupProbe"]["failureThreshold"] * container["startupProbe"]["periodSeconds"] > 24 * 3600
+    assert "readinessProbe" not in container  # it would be asked for ever, on every node
     assert "limits" not in container["resources"]
 
 
@@ -116,6 +119,7 @@ def test_sysbox_pods_go_only_where_sysbox_runs() -> None:
     assert made["scheduling"]["nodeSelector"] == {"sysbox-runtime": "running"}
 
 
+@pytest.mark.machine
 @pytest.mark.parametrize(("profile", "job"), JOBS)
 def test_a_kustomization_holds_one_job_and_what_it_needs(profile: str, job: str, kubectl: Path) -> None:
     built = {

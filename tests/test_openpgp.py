@@ -38,6 +38,7 @@ def fingerprint(gpg: Gpg, kind: str) -> str:
     return next(line.split(":")[9] for line in said.splitlines() if line.startswith("fpr:"))
 
 
+@pytest.mark.machine
 @pytest.mark.parametrize("kind", KINDS)
 @pytest.mark.parametrize("armor", [True, False], ids=["armored", "binary"])
 def test_a_key_has_the_fingerprint_that_gpg_tells(gpg: Gpg, kind: str, armor: bool) -> None:
@@ -45,24 +46,28 @@ def test_a_key_has_the_fingerprint_that_gpg_tells(gpg: Gpg, kind: str, armor: bo
     assert openpgp.fingerprints(data) == (fingerprint(gpg, kind),)
 
 
+@pytest.mark.machine
 def test_all_keys_of_a_file_are_told_in_order_and_subkeys_are_not(gpg: Gpg) -> None:
     told = {fingerprint(gpg, kind) for kind in KINDS}
     assert set(openpgp.fingerprints(gpg("--armor", "--export"))) == told
     assert set(openpgp.fingerprints(gpg("--export"))) == told
 
 
+@pytest.mark.machine
 def test_two_armored_blocks_with_text_around_them_are_both_told(gpg: Gpg) -> None:
     first, second = (gpg("--armor", "--export", f"{kind}@example.org") for kind in ("ed25519", "rsa2048"))
     data = b"Our keys:\n" + first.replace(b"\n", b"\r\n") + b"\nand the old one\n" + second
     assert openpgp.fingerprints(data) == (fingerprint(gpg, "ed25519"), fingerprint(gpg, "rsa2048"))
 
 
+@pytest.mark.machine
 def test_dearmored_is_what_gpg_dearmors(gpg: Gpg) -> None:
     data = gpg("--armor", "--export", "ed25519@example.org")
     assert openpgp.dearmored(data) == gpg("--dearmor", stdin=data)
     assert openpgp.dearmored(openpgp.dearmored(data)) == openpgp.dearmored(data)
 
 
+@pytest.mark.machine
 def test_an_armor_header_and_no_checksum_do_not_disturb(gpg: Gpg) -> None:
     lines = gpg("--armor", "--export", "ed25519@example.org").splitlines(keepends=True)
     bare = b"".join(line for line in lines[1:] if not line.startswith(b"="))
@@ -79,6 +84,7 @@ def refusal(data: bytes) -> RefusedError:
     return caught.value
 
 
+@pytest.mark.machine
 def test_damage_is_refused(gpg: Gpg) -> None:
     armored = gpg("--armor", "--export", "rsa2048@example.org")
     line = armored.splitlines()[5]
@@ -88,6 +94,7 @@ def test_damage_is_refused(gpg: Gpg) -> None:
     assert "cut off" in refusal(gpg("--export", "rsa2048@example.org")[:100]).what
 
 
+@pytest.mark.machine
 def test_what_is_no_public_key_is_refused(gpg: Gpg) -> None:
     assert "no OpenPGP public key" in refusal(b"").what
     assert "html" in refusal(b"<!DOCTYPE html>\n<title>404 Not Found</title>\n").found
@@ -97,12 +104,14 @@ def test_what_is_no_public_key_is_refused(gpg: Gpg) -> None:
     assert "no OpenPGP public key" in refusal(gpg("--detach-sign", "-u", who, stdin=b"x")).what
 
 
+@pytest.mark.machine
 def test_a_key_hidden_in_a_block_of_another_name_is_refused(gpg: Gpg) -> None:
     first, second = (gpg("--armor", "--export", f"{kind}@example.org") for kind in ("ed25519", "rsa2048"))
     hidden = second.replace(b"PUBLIC KEY BLOCK", b"MESSAGE")
     assert "more than public keys" in refusal(first + hidden).what
 
 
+@pytest.mark.machine
 def test_a_key_hidden_in_a_compressed_packet_is_refused(gpg: Gpg) -> None:
     public = gpg("--export", "ed25519@example.org")
     assert "more than public keys" in refusal(public + bytes([0xC0 | 8, 3, 0, 1, 2])).what

@@ -21,7 +21,8 @@ class TreeHost(Host):
         self.init = 0
         self.inherited = set()
         self.asked: list[tuple[str, ...]] = []
-        self.commands: dict[str, Answer] = {"systemctl": _systemctl, "cat": self._cat, "find": self._find, **(commands or {})}
+        ours: dict[str, Answer] = {"systemctl": _systemctl, "cat": self._cat, "find": self._find}
+        self.commands = {**ours, **(commands or {})}
 
     def run(self, *argv: str, timeout: int = 60, stdin: bytes = b"", check: bool = True) -> Result:
         self.asked.append(argv)
@@ -32,7 +33,7 @@ class TreeHost(Host):
     def put(self, path: str, content: bytes = b"", mode: int = 0o644) -> None:
         """A file, as somebody else would write it."""
         real = self.real(path)
-        real.parent.mkdir(parents=True, exist_ok=True)
+        self.make_directory(path.rpartition("/")[0] or "/")
         real.write_bytes(content)
         real.chmod(mode)
 
@@ -72,8 +73,9 @@ class TreeHost(Host):
 def a_host(commands: dict[str, Answer] | None = None) -> Iterator[TreeHost]:
     """A host with /etc and /var/lib in it."""
     with tempfile.TemporaryDirectory(dir=_MEMORY if _MEMORY.is_dir() else None) as folder:
-        for name in ("etc", "var/lib"):
-            (Path(folder) / name).mkdir(parents=True)
+        for name in ("etc", "var", "var/lib"):
+            (Path(folder) / name).mkdir()
+            (Path(folder) / name).chmod(0o755)  # whatever our umask
         yield TreeHost(Path(folder), commands)
 
 

@@ -49,8 +49,8 @@ class _Cleanup:
         for at, entry in enumerate(mine, 1):
             log.get().info(f"[{at}/{len(mine)}] undo {entry.step}: {entry.change.describe()}")
             kept += self._undo(entry)
-        for unit in restart:
-            self.host.run("systemctl", "try-restart", unit, timeout=180)
+        for entry in restart:
+            self._restart(entry)
         endpoint = self._endpoint()
         if not self.journal.entries:
             move.disarm(self.host)
@@ -67,12 +67,18 @@ class _Cleanup:
             return kept
         return undo(self.host, self.journal, entry)
 
-    def _to_restart(self, mine: list[Entry]) -> list[str]:
-        """Running units that were there before us, or stay, and read what goes now."""
+    def _to_restart(self, mine: list[Entry]) -> list[Entry]:
+        """Running units that were there before us, or stay, and read what goes now, or went before a crash."""
         going = {entry.change.key for entry in mine}
-        units = [e for e in self.journal.entries if isinstance(e.change, UnitState) and set(e.change.watches) & going]
-        stay = [e.change for e in units if e.change.key not in going or e.before["active"]]
-        return [change.unit for change in stay if isinstance(change, UnitState)]
+        units = [(e, e.change) for e in self.journal.entries if isinstance(e.change, UnitState)]
+        reading = [e for e, unit in units if e.stale or set(unit.watches) & going]
+        return [e for e in reading if e.change.key not in going or e.before["active"]]
+
+    def _restart(self, entry: Entry) -> None:
+        assert isinstance(entry.change, UnitState)
+        self.host.run("systemctl", "try-restart", entry.change.unit, timeout=180)
+        if self.journal.entry(entry.change.key) is entry and entry.state == "done":
+            self.journal.done(entry, {})  # it has read what is left: the next install has no need to start it again
 
     def _endpoint(self) -> str | None:
         """What the node's annotation is to say: what it said before us, or where the kubelet is while others stay."""

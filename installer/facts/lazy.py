@@ -55,14 +55,16 @@ def sysctls(tree: Tree) -> Mapping[str, Sysctl]:
 
 def modules(tree: Tree, release: str) -> Mapping[str, Module]:
     """Kernel modules by name: loaded or built in, or on the disk for the running kernel."""
-    known = "".join(decode(tree.read(f"/lib/modules/{release}/{n}") or b"") for n in ("modules.dep", "modules.builtin"))
+    folder = f"/lib/modules/{release}"
+    built_in, on_disk = (decode(tree.read(f"{folder}/modules.{name}") or b"") for name in ("builtin", "dep"))
     systems = decode(tree.read("/proc/filesystems") or b"")
 
     def look(name: str) -> Module:
         file = name.replace("-", "_")
-        loaded = tree.exists(f"/sys/module/{file}") or f"\t{name}\n" in systems
         spellings = (f"/{file}.ko", f"/{file.replace('_', '-')}.ko")
-        return Module(loaded, loaded or any(s in known for s in spellings))
+        # One that is built in has a folder in /sys/module only if it has parameters.
+        loaded = tree.exists(f"/sys/module/{file}") or f"\t{name}\n" in systems or any(s in built_in for s in spellings)
+        return Module(loaded, loaded or any(s in on_disk for s in spellings))
 
     return Looked(look)
 

@@ -14,6 +14,8 @@ import pytest
 from tests.standins.crio import build_crio
 from tests.standins.sysbox import build_sysbox
 
+pytestmark = pytest.mark.machine
+
 ELF = Path("/bin/bash")  # stands for crio and pinns: what they do is not what is tested here
 
 

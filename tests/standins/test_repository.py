@@ -10,6 +10,8 @@ import pytest
 from tests.standins import deb
 from tests.standins.repo import Fault, Repository
 
+pytestmark = pytest.mark.machine
+
 PACKAGE = "standins-example"
 
 

@@ -4,6 +4,8 @@ import pytest
 
 from tests.standins.root import NEEDED, Root, wait_for
 
+pytestmark = pytest.mark.machine
+
 
 @pytest.mark.parametrize("program", ["sysbox-mgr", "sysbox-fs", "sysbox-runc"])
 def test_every_version_names_a_stand_in(root: Root, program: str) -> None:

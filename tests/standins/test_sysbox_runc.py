@@ -7,6 +7,8 @@ import pytest
 from tests.standins.root import Root, wait_for
 from tests.standins.sysbox import build_programs
 
+pytestmark = pytest.mark.machine
+
 
 @pytest.fixture
 def with_runc(root: Root) -> Root:

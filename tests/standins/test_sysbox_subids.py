@@ -1,6 +1,10 @@
 """The stand-in for sysbox-mgr does to /etc/subuid and /etc/subgid what the real one does."""
 
+import pytest
+
 from tests.standins.root import Root
+
+pytestmark = pytest.mark.machine
 
 
 def subids(root: Root) -> tuple[str, str]:
