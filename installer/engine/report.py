@@ -46,7 +46,7 @@ class Reporter:
     def installing(self, others: set[str], message: str, *, moves: bool) -> None:
         """The claim, before the first change; the node is cordoned in the same breath where its pods will restart."""
         labels, cordon = self._labels(others, State.INSTALLING), True if moves else None
-        self._tell(labels, "False", "Installing", message, taint=True, cordon=cordon)
+        self._tell(labels, "False", "Installing", message, taint=True, cordon=cordon, is_known=True)
 
     def running(self, others: set[str], message: str, endpoint: str) -> None:
         """The advertisement, after the proof."""
@@ -108,9 +108,12 @@ class Reporter:
         cordon: bool | None = None,
         endpoint: str | None = None,
         severity: str = "Normal",
+        is_known: bool = False,
     ) -> None:
+        """`is_known`: where the node has these labels already, an earlier pod of ours has said the rest."""
         if self._node is None:
             return
+        before = self._node.requests
         self._node.report(
             labels,
             annotations=_socket(endpoint),
@@ -118,6 +121,8 @@ class Reporter:
             remove_taint=self._taint if taint is False else None,
             cordon=cordon,
         )
+        if is_known and self._node.requests == before:
+            return
         if self._profile == "sysbox":
             self._node.condition("True" if status == "True" else "False", reason, message[:1000])
         self._node.event(f"SysboxDeploy{reason}", message, "Warning" if severity == "Warning" else "Normal")

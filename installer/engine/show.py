@@ -5,7 +5,7 @@ import json
 from collections import Counter
 
 from installer import __version__
-from installer.changes import Record
+from installer.changes import Record, SwitchRuntime
 from installer.engine import look
 from installer.engine.report import Reporter
 from installer.facts.model import Facts
@@ -14,6 +14,7 @@ from installer.journal import Journal
 from installer.plan import Plan, make, make_cleanup
 from installer.settings import Settings
 from installer.steps import ORDER
+from installer.switch import outlook
 
 
 def plan(host: Host, settings: Settings, profile: str, *, cleanup: bool, as_json: bool) -> None:
@@ -21,14 +22,20 @@ def plan(host: Host, settings: Settings, profile: str, *, cleanup: bool, as_json
     if cleanup:
         _plan_cleanup(Journal(host), profile, as_json=as_json)
         return
-    facts, made = _make(host, settings, profile)
-    print(json.dumps(made.to_dict(), indent=2) if as_json else _readable(facts, made))
+    report = Reporter(settings, profile)
+    facts, made = _make(host, settings, profile, report)
+    moves = [item.change for item in made.todo if isinstance(item.change, SwitchRuntime)]
+    seen = [outlook.look(host, settings, facts, change, report.node) for change in moves]
+    if as_json:
+        print(json.dumps({**made.to_dict(), "switch": seen[0].to_dict() if seen else None}, indent=2))
+    else:
+        print("\n".join([_readable(facts, made), *(line for one in seen for line in one.lines())]))
 
 
 def preflight(host: Host, settings: Settings, profile: str, *, as_json: bool) -> int:
     """Prints every finding; returns 3 where one refuses."""
     findings = look.judge(
-        look.look(host, settings, Journal(host), control_plane=_control_plane(settings, profile)),
+        look.look(host, settings, Journal(host), control_plane=_control_plane(Reporter(settings, profile))),
         settings,
         profile,
     )
@@ -83,16 +90,16 @@ def status(host: Host, settings: Settings, *, as_json: bool) -> None:
         print("run install again to put this right")
 
 
-def _make(host: Host, settings: Settings, profile: str) -> tuple[Facts, Plan]:
+def _make(host: Host, settings: Settings, profile: str, report: Reporter) -> tuple[Facts, Plan]:
     journal = Journal(host)
-    facts = look.look(host, settings, journal, control_plane=_control_plane(settings, profile))
+    facts = look.look(host, settings, journal, control_plane=_control_plane(report))
     look.refuse(look.judge(facts, settings, profile))
     facts = look.with_sources(host, settings, facts, profile)
     return facts, make(facts, settings, ORDER[profile], journal.entries, profile)
 
 
-def _control_plane(settings: Settings, profile: str) -> bool:
-    seen = Reporter(settings, profile).look()
+def _control_plane(report: Reporter) -> bool:
+    seen = report.look()
     return bool(seen and seen.control_plane)
 
 

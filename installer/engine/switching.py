@@ -14,7 +14,7 @@ from installer.facts.model import Facts
 from installer.host import FileState, Host, encode
 from installer.journal import Entry, Journal
 from installer.settings import Settings, variable
-from installer.switch import move, prepare, shelf
+from installer.switch import images, move, prepare
 
 _FAILED = "switch-failed"
 
@@ -60,7 +60,7 @@ def there(
 
 def resume(host: Host, journal: Journal, settings: Settings, report: Reporter) -> None:
     """Learns how a move ended that we did not live to see, there or back."""
-    shelf.sweep(host)
+    images.sweep(host)
     said = move.state(host)
     for entry in journal.entries:
         if said not in ("none", "armed") and isinstance(entry.change, SwitchRuntime):

@@ -28,7 +28,7 @@ state() { cat "$here/state" 2>/dev/null || echo none; }
 write() { printf '%s\n' "$2" >"$here/$1.new" && sync "$here/$1.new" && mv -f "$here/$1.new" "$here/$1" && sync "$here"; }
 enter() { write state "$1" && say "state: $1"; }
 ctl() { timeout 120 systemctl "$@" >>"$here/log" 2>&1; }
-cri() { endpoint=$1; limit=$2; shift 2; timeout "$limit" "$crictl" --runtime-endpoint "$endpoint" --timeout "${limit}s" "$@"; }
+cri() { endpoint=$1; limit=$2; shift 2; timeout 120 "$crictl" --runtime-endpoint "$endpoint" --timeout "${limit}s" "$@"; }
 
 # The one rename. An empty name stands for no file at all.
 place() {
@@ -88,18 +88,24 @@ healthy() {
   done
 }
 
-# Ends every pod of the runtime at $1, then what it left, which the control groups of the kubelet's pods tell.
-# No other containers are in there; a kubelet inside a container has its own groups, deeper down.
+# Ends every pod of the runtime at $1, by force: the control groups of the kubelet's pods tell what is to end, even
+# where the runtime does not answer. (CRI-O would give each pod as long as crictl waits for the answer.)
 end_pods() {
-  cri "$1" 120 rmp --force --all >>"$here/log" 2>&1 || say "$1 could not remove every pod"
+  end_processes
+  cri "$1" 20 rmp --force --all >>"$here/log" 2>&1 || say "$1 could not remove every pod"
+  end_processes
+}
+
+# No other containers are in these groups; a kubelet inside a container has its own, deeper down.
+end_processes() {
   for _ in 1 2 3 4 5; do
     left=$(find /sys/fs/cgroup/kubepods* /sys/fs/cgroup/*/kubepods* -name cgroup.procs -exec cat {} + 2>/dev/null |
       sort -u | grep -vx 0)
     [ -n "$left" ] || return 0
-    say "ending by force: $(echo "$left" | xargs)"
     for process in $left; do kill -KILL "$process" 2>/dev/null; done
-    sleep 0.2
+    sleep 0.1
   done
+  say "still there: $left"
 }
 
 # All at once, but for the memory that many a crictl needs.

@@ -223,7 +223,7 @@ Type=oneshot
 Slice=system.slice
 TimeoutSec=infinity
 ExecStart=/bin/sh {HOME}/commit.sh %i
-ExecStopPost=/bin/sh {HOME}/commit.sh resume
+ExecStopPost=-/bin/sh {HOME}/commit.sh resume
 
 [Install]
 WantedBy=multi-user.target

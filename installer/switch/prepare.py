@@ -14,7 +14,8 @@ from installer.facts.reference import Reference
 from installer.host import Host, decode
 from installer.settings import Settings, variable
 from installer.switch import cri, images, keyring, network, space, store
-from installer.switch.images import Runtime
+from installer.switch.crio_store import CrioStore
+from installer.switch.images import FromContainerd, FromCrio, Runtime
 from installer.switch.keyring import Keyring
 from installer.switch.store import Store
 
@@ -29,8 +30,7 @@ _NODES_CERTIFICATE = "/var/lib/kubelet/pki/kubelet-client-current.pem"
 def early(host: Host, facts: Facts, change: SwitchRuntime) -> None:
     """What can be judged before anything is changed. Raises RefusedError."""
     old = Runtime(host, cri.find(host, facts.commands), change.old_endpoint)
-    content = _store(old, facts)
-    space.check(space.look(host, facts.crio.effective, content, _in_use(old)[0]), RefusedError)
+    space.check(space.look(host, facts.crio.effective, contents(old, facts), _in_use(old)[0]), RefusedError)
 
 
 def there(host: Host, settings: Settings, facts: Facts, change: SwitchRuntime, node: "Node | None") -> str:
@@ -41,11 +41,11 @@ def there(host: Host, settings: Settings, facts: Facts, change: SwitchRuntime, n
     effective = crio.effective(host) or {}
     network.check(host, effective, facts.containerd)
     pods = [pod for pod in node.pods() if not pod.finished] if node else []
-    content = _store(old, facts)
-    wanted, nameless = _wanted(old, pods, str(crio.value(effective, "crio.image.pause_image") or ""))
+    have = contents(old, facts)
+    names, nameless = needed(old, pods, str(crio.value(effective, "crio.image.pause_image") or ""))
     had = images.present(new)
-    space.check(space.look(host, effective, content, [name for name in wanted if name not in had]))
-    lost = images.bring(new, wanted, content, lambda: _keys(host, node, pods))
+    space.check(space.look(host, effective, have, [name for name in names if name not in had]))
+    lost = images.bring(new, names, FromContainerd(new, have), lambda: _keys(host, node, pods))
     _tell({**{str(name): why for name, why in lost.items()}, **nameless}, new, settings, node)
     if settings.drain:
         _drain(settings, node, pods)
@@ -53,17 +53,29 @@ def there(host: Host, settings: Settings, facts: Facts, change: SwitchRuntime, n
 
 
 def back(host: Host, settings: Settings, facts: Facts, change: SwitchRuntime, node: "Node | None") -> str:
-    """Makes ready for the way back; returns crictl's name. Needs neither the API nor a registry. Raises DeployError."""
+    """Makes ready for the way back; returns crictl's name. Does without the API and registries. Raises DeployError."""
     crictl = cri.find(host, facts.commands)
     old, new = (Runtime(host, crictl, endpoint) for endpoint in (change.old_endpoint, change.new_endpoint))
     cri.wait_ready(host, crictl, old.endpoint, settings.health_timeout)
-    wanted, nameless = _wanted(new, [], facts.containerd.pause_image)
-    lost = images.bring(old, wanted, None, lambda: _keys(host, None, []))
+    pods = _pods_if_told(node)
+    names, nameless = needed(new, pods, facts.containerd.pause_image)
+    kept = CrioStore(host, str(crio.value(facts.crio.effective, "crio.root") or space.ROOT))
+    had = images.present(old)
+    space.check([space.back(host, facts.containerd.root, kept, [name for name in names if name not in had])])
+    lost = images.bring(old, names, FromCrio(old, kept), lambda: _keys(host, node, pods))
     _tell({**{str(name): why for name, why in lost.items()}, **nameless}, old, settings, node)
     return crictl
 
 
-def _wanted(runtime: Runtime, pods: "Sequence[Pod]", pause: str) -> tuple[list[Reference], dict[str, str]]:
+def _pods_if_told(node: "Node | None") -> "list[Pod]":
+    try:
+        return [pod for pod in node.pods() if not pod.finished] if node else []
+    except DeployError as error:
+        log.get().warning("the API does not tell the node's pods; the runtime's list must do", found=error.found)
+        return []
+
+
+def needed(runtime: Runtime, pods: "Sequence[Pod]", pause: str) -> tuple[list[Reference], dict[str, str]]:
     """The names that the kubelet will ask for; and images that nobody can ask for by name any more, and why."""
     asked = [pause, *(image for pod in pods for image in pod.images)]
     named, nameless = _in_use(runtime)
@@ -82,7 +94,8 @@ def _in_use(runtime: Runtime) -> tuple[list[Reference], list[str]]:
         return [], []
 
 
-def _store(runtime: Runtime, facts: Facts) -> Store:
+def contents(runtime: Runtime, facts: Facts) -> Store:
+    """What containerd has."""
     return store.read(runtime.host, runtime.endpoint, facts.containerd.root, facts.kernel.arch)
 
 

@@ -11,7 +11,7 @@ from installer.facts import reference
 from installer.facts.reference import Reference
 from installer.host import Host
 
-_NAMESPACE = "k8s.io"
+NAMESPACE = "k8s.io"
 _BLOBS = "io.containerd.content.v1.content/blobs"
 _DIGEST = re.compile(r"(sha256|sha384|sha512):([0-9a-f]{64,128})")
 _DOCUMENT_BYTES = 8 << 20  # more than any registry takes for a manifest
@@ -22,7 +22,7 @@ Document = Mapping[str, Any]
 def read(host: Host, endpoint: str, root: str, arch: str) -> "Store":
     """The store of the containerd at `endpoint`. Without its `ctr`, or with no answer, one without names."""
     address = endpoint.removeprefix("unix://")
-    said = host.run("ctr", "--address", address, "--namespace", _NAMESPACE, "images", "list", check=False)
+    said = host.run("ctr", "--address", address, "--namespace", NAMESPACE, "images", "list", check=False)
     if said.code:
         log.get().warning("containerd's images can't be listed; they will be pulled", found=said.err.strip()[-300:])
     return Store(parse_list(said.out if said.code == 0 else ""), host.real(f"{root}/{_BLOBS}"), arch)

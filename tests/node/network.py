@@ -43,7 +43,8 @@ def up(apt_hosts: set[str]) -> None:
         ip("netns", "add", namespace())
         inside = ("-n", namespace())
         ip(*inside, "link", "set", "lo", "up")
-        ip(*inside, "link", "add", "nodes", "type", "bridge")
+        # else it would have its lowest port's, and nodes would lose their gateway for a minute when others come and go
+        ip(*inside, "link", "add", "nodes", "address", "02:00:0a:4d:00:01", "type", "bridge")
         ip(*inside, "addr", "add", f"{GATEWAY}/24", "dev", "nodes")
         ip(*inside, "link", "set", "nodes", "up")
         # pods of one node reach those of another by way of the gateway

@@ -17,7 +17,7 @@ from tests.node import cgroups, debian, join, network, nspawn, prepare, process,
 from tests.node.control_plane import ControlPlane
 from tests.node.disk import Disk
 
-_ENVIRONMENT = {
+ENVIRONMENT = {
     "HOME": "/root",
     "LANG": "C.UTF-8",
     "PATH": "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin",
@@ -66,7 +66,7 @@ class Node:
         warden.reap()
         with state.lock():
             network.up(debian.apt_hosts())
-            folder = _reserve(
+            folder = reserve(
                 name, kept, kubernetes=kubernetes, layout=layout, minor=minor, layers=list(map(str, layers))
             )
         warden.watch()
@@ -88,7 +88,7 @@ class Node:
             raise LookupError(
                 f"there is no node {name}; there are: {', '.join(f.name for f in warden.nodes()) or 'none'}"
             )
-        return cls(folder)
+        return warden.node(folder)
 
     def _identify(self) -> None:
         self.disk.put("/etc/hostname", f"{self.name}\n")
@@ -112,6 +112,11 @@ class Node:
     def root(self) -> Path:
         """The node's file tree while it runs. Its absolute symbolic links resolve on this machine, though."""
         return Path(f"/proc/{self.init_pid}/root")
+
+    @contextlib.contextmanager
+    def tree(self) -> Iterator[Path]:
+        """The running node's file tree, to be read."""
+        yield self.root
 
     def _find_init(self) -> int | None:
         outer = process.find("console", self.folder)
@@ -146,7 +151,7 @@ class Node:
     def enter(self, *argv: str) -> list[str]:
         """The command that runs argv on the node from this machine."""
         namespaces = ["-m", "-u", "-i", "-n", "-p", "-C", "--root", "--wd"]
-        variables = [f"{name}={value}" for name, value in _ENVIRONMENT.items()]
+        variables = [f"{name}={value}" for name, value in ENVIRONMENT.items()]
         return ["nsenter", "-t", str(self.init_pid), *namespaces, "--", "env", "-i", *variables, *argv]
 
     def write(self, path: str, text: str, mode: int = 0o644) -> None:
@@ -251,7 +256,7 @@ class Node:
         self.folder.rmdir()
 
 
-def _reserve(name: str | None, kept: bool, **about: object) -> Path:
+def reserve(name: str | None, kept: bool, **about: object) -> Path:
     """A folder with a free index and an owner. The caller holds the lock."""
     home = state.run_dir() / "nodes"
     taken = {Node(folder).index for folder in warden.nodes()}

@@ -24,6 +24,11 @@ _NEEDED = {
     "apt-utils": "apt-ftparchive",
     "gnupg": "gpg",
 }
+_EMULATOR = {
+    "qemu-system-x86": "qemu-system-x86_64",
+    "openssh-client": "ssh",
+    "e2fsprogs": "mke2fs",
+}
 _PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 
@@ -31,9 +36,10 @@ class Unprepared(RuntimeError):
     """This machine can't run disposable nodes; the text says why and what to do."""
 
 
-def missing() -> list[str]:
+def missing(emulator: bool = False) -> list[str]:
     """The Debian packages that this machine lacks."""
-    return [package for package, proof in _NEEDED.items() if not _is_there(package, proof)]
+    needed = {**_NEEDED, **(_EMULATOR if emulator else {})}
+    return [package for package, proof in needed.items() if not _is_there(package, proof)]
 
 
 def _is_there(package: str, proof: str) -> bool:
@@ -50,11 +56,11 @@ def _is_there(package: str, proof: str) -> bool:
     return asked.stdout == "installed"
 
 
-def machine() -> None:
-    """Install what is missing with apt. Quick, and silent, when nothing is."""
+def machine(emulator: bool = False) -> None:
+    """Install what is missing with apt. Quick, and silent, when nothing is. Emulated machines need more."""
     if os.geteuid() != 0:
         raise Unprepared("disposable nodes need root: they boot systemd in containers (try again with sudo)")
-    packages = missing()
+    packages = missing(emulator)
     if not packages:
         return
     print(f"prepare: installing {' '.join(packages)}", flush=True)
@@ -64,7 +70,7 @@ def machine() -> None:
         done = subprocess.run(argv, env=environment, stdin=subprocess.DEVNULL, check=False)
         if done.returncode:
             raise Unprepared(f"`{' '.join(argv)}` failed ({done.returncode}); its output above says why")
-    if still := missing():
+    if still := missing(emulator):
         raise Unprepared(f"installed, but still not found: {' '.join(still)}")
 
 

@@ -13,7 +13,7 @@ from tests.node import debian, images, kubernetes_files
 
 def base() -> Path:
     """Debian with systemd, apt and containerd, as a folder that is never written again."""
-    return _made("base", debian.key(), debian.make, "a Debian base by mmdebstrap (once, about 20 s)")
+    return made("base", debian.key(), debian.make, "a Debian base by mmdebstrap (once, about 20 s)")
 
 
 def kubernetes(minor: str, layout: str) -> Path:
@@ -27,7 +27,7 @@ def kubernetes(minor: str, layout: str) -> Path:
             _link(program, tree / "usr/bin" / name)
         kubernetes_files.lay(tree, minor, layout)
 
-    return _made(f"kubernetes-{minor}-{layout}", key, make)
+    return made(f"kubernetes-{minor}-{layout}", key, make)
 
 
 def store() -> Path:
@@ -52,10 +52,10 @@ def store() -> Path:
             node.destroy()
 
     kubernetes(components.MINOR, "kubeadm")
-    return _made("store", key, make, "containerd's store")
+    return made("store", key, make, "containerd's store")
 
 
-def _made(name: str, key: str, make: Callable[[Path], None], notice: str = "") -> Path:
+def made(name: str, key: str, make: Callable[[Path], None], notice: str = "") -> Path:
     """The cached folder of that key, made now if it is not there."""
     home = cache.root() / "rootfs"
     done = home / f"{name}-{key}"

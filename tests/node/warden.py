@@ -1,13 +1,18 @@
 """Takes down what has lost its owners: at every start, and by a small process while anything runs."""
 
 import fcntl
+import json
 import shutil
 import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from tests.node import network, state
+
+if TYPE_CHECKING:
+    from tests.node.node import Node
 
 _REPOSITORY = Path(__file__).parents[2]
 _EVERY_S = 1.0
@@ -18,16 +23,23 @@ def nodes() -> list[Path]:
     return sorted(f.parent for f in state.run_dir().glob("nodes/*/node.json"))
 
 
+def node(folder: Path) -> "Node":
+    """The node of that folder, of whichever kind it is."""
+    from tests.node.node import Node
+    from tests.node.vm import Vm
+
+    return (Vm if json.loads((folder / "node.json").read_text()).get("vm") else Node)(folder)
+
+
 def reap(everything: bool = False) -> list[str]:
     """Destroy what only the dead own, or everything; the names of what went."""
     from tests.node.control_plane import ControlPlane
-    from tests.node.node import Node
 
     gone = []
     with state.lock():
         for folder in nodes():
             if everything or not state.owned(folder):
-                Node(folder).dismantle()
+                node(folder).dismantle()
                 gone.append(folder.name)
         cluster = ControlPlane()
         if cluster.folder.exists() and (everything or not state.owned(cluster.folder)):
