@@ -144,7 +144,6 @@ class Settings:
     drain_deadline: str = _field(
         "fail", "what happens when it is over: `fail` or `continue`", _one_of("fail", "continue")
     )
-    max_switching: int = _field(1, "nodes of the cluster that may be moving at once", _positive)
 
     @classmethod
     def load(cls) -> "Settings":

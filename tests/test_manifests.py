@@ -20,7 +20,6 @@ ALLOWED = {
     ("", "pods"): {"get", "list"},
     ("", "pods/eviction"): {"create"},
     ("", "events"): {"create"},
-    ("coordination.k8s.io", "leases"): {"get", "create", "update"},
 }
 
 Object = dict[str, Any]
@@ -96,21 +95,16 @@ def test_the_service_account_may_only_what_is_listed(profile: str) -> None:
     documents = rbac(profile)
     granted = {
         (group, resource): set(rule["verbs"])
-        for kind in ("ClusterRole", "Role")
-        for rule in documents[kind]["rules"]
+        for rule in documents["ClusterRole"]["rules"]
         for group in rule["apiGroups"]
         for resource in rule["resources"]
     }
     assert granted == ALLOWED
-    assert documents["Role"]["metadata"]["namespace"] == "kube-system"
-    assert documents["Role"]["rules"][0]["resources"] == ["leases"]
-    for kind in ("ClusterRole", "Role"):
-        binding = documents[f"{kind}Binding"]
-        assert binding["roleRef"]["kind"] == kind
-        assert binding["roleRef"]["name"] == documents[kind]["metadata"]["name"]
-        assert binding["subjects"] == [
-            {"kind": "ServiceAccount", "name": f"{profile}-deploy", "namespace": "kube-system"}
-        ]
+    binding = documents["ClusterRoleBinding"]
+    assert binding["roleRef"]["kind"] == "ClusterRole"
+    assert binding["roleRef"]["name"] == documents["ClusterRole"]["metadata"]["name"]
+    account = {"kind": "ServiceAccount", "name": f"{profile}-deploy", "namespace": "kube-system"}
+    assert binding["subjects"] == [account]
 
 
 def test_sysbox_pods_go_only_where_sysbox_runs() -> None:
