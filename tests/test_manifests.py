@@ -122,7 +122,7 @@ def test_a_kustomization_holds_one_job_and_what_it_needs(profile: str, job: str,
     }
     made = f"{profile}-{NAMES[job]}-k8s"
     account = f"{profile}-deploy"
-    kinds = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "Role", "RoleBinding", "ConfigMap")
+    kinds = ("ServiceAccount", "ClusterRole", "ClusterRoleBinding", "ConfigMap")
     wanted = {("DaemonSet", made), *((kind, account) for kind in kinds)}
     if (profile, job) == ("sysbox", "install"):
         wanted.add(("RuntimeClass", "sysbox-runc"))
