@@ -35,6 +35,7 @@ _PASSING = re.compile(
 )
 _UNSIGNED = re.compile(r"(NO_PUBKEY|BADSIG|EXPSIG|EXPKEYSIG|KEYEXPIRED|is not signed|not available: NODATA)[^\n]*")
 _PATIENCE_SECONDS = 900
+_UNFINISHED = "/var/lib/dpkg/updates"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -71,6 +72,8 @@ class InstallPackage(InPlace):
 
     def apply(self, host: Host, vault: Vault, before: Record) -> Record:
         wanted = self.name + (f"={self.version}" if self.version else "")
+        host.wait_out(_UNIT)
+        _finish(host)
         if not _candidate(host, self.name, self.version):
             update(host)
         install(host, wanted, *(f"Dpkg::Options::=--path-exclude={path}" for path in self.exclude))
@@ -90,17 +93,28 @@ class InstallPackage(InPlace):
 
     def undo(self, host: Host, vault: Vault, before: Record, after: Record) -> list[str]:
         host.wait_out(_UNIT)
+        _finish(host)
         there = debian.installed(host, every=True)
         # A run that was cut off could not say what it added: then it is all that came since our look before it.
         added = after["added"] if "added" in after else set(there) - set(json.loads(vault.get(before["packages"])))
-        ours = sorted(set(added) & set(there))
-        if "added" not in after and debian.troubled(host):
-            log.get().info("finishing the package run of ours that was interrupted")
-            _apt(host, "dpkg", "--configure", "-a")
-        free, kept = _removable(host, ours)
+        free, kept = _removable(host, sorted(set(added) & set(there)))
         if free:
-            _apt(host, "apt-get", "purge", "--yes", *_OPTIONS, *free)
+            # One that was only half unpacked can't be had again without the network; it goes as it is.
+            force = ("-o", "Dpkg::Options::=--force-remove-reinstreq")
+            _apt(host, "apt-get", "purge", "--yes", *_OPTIONS, *force, *free)
         return [f"package {name} stays: {why} need it" for name, why in kept.items()]
+
+
+def _finish(host: Host) -> None:
+    """Takes up a run of dpkg that a power cut ended: until then apt refuses to work, and does not see all of it."""
+    if not any(name.isdigit() for name in host.names(_UNFINISHED)):
+        return
+    log.get().info("finishing a run of dpkg that was interrupted")
+    try:
+        _apt(host, "dpkg", "--configure", "-a")
+    except CommandError as error:
+        # A package that can't be configured yet is for apt to deal with.
+        log.get().warning(error.what, found=error.found)
 
 
 def update(host: Host, *options: str) -> None:

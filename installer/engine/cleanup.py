@@ -51,11 +51,12 @@ class _Cleanup:
             kept += self._undo(entry)
         for entry in restart:
             self._restart(entry)
-        endpoint = self._endpoint()
+        # Before the journal goes, which alone knows what the annotation said before us.
+        self.report.socket(self._endpoint())
         if not self.journal.entries:
             move.disarm(self.host)
             self.journal.destroy()
-        self.report.gone(self.others, endpoint)
+        self.report.gone(self.others)
         return kept
 
     def _undo(self, entry: Entry) -> list[str]:
@@ -82,8 +83,9 @@ class _Cleanup:
 
     def _endpoint(self) -> str | None:
         """What the node's annotation is to say: what it said before us, or where the kubelet is while others stay."""
-        if not self.journal.entries and CRI_SOCKET in self.journal.notes:
-            return str(self.journal.notes[CRI_SOCKET])
+        if not self.journal.entries:
+            known = self.journal.notes.get(CRI_SOCKET)
+            return None if known is None else str(known)
         try:
             facts = look.look(self.host, self.settings, self.journal, control_plane=False)
         except RefusedError as error:

@@ -58,15 +58,21 @@ class Reporter:
         labels, cordon = self._labels(others, State.REMOVING), True if moves else None
         self._tell(labels, "False", "Removing", message, cordon=cordon)
 
-    def gone(self, others: set[str], endpoint: str | None) -> None:
-        """The labels leave last of all. The annotation goes where `endpoint` is empty, and stays where it is None."""
+    def socket(self, endpoint: str | None) -> None:
+        """kubeadm's annotation names the runtime; it goes where `endpoint` is empty, and stays where it is None."""
+        if self._node and endpoint is not None:
+            self._node.report({}, annotations=_socket(endpoint))
+
+    def gone(self, others: set[str]) -> None:
+        """The labels leave last of all."""
         if self._node is None:
             return
         if not others:
             self._node.clear_condition()
-        self._node.event("SysboxDeployRemoved", f"profile {self._profile}: the node is as it was before")
+        left = f"what profile {', '.join(sorted(others))} needs stays" if others else "the node is as it was before"
+        self._node.event("SysboxDeployRemoved", f"profile {self._profile}: {left}")
         labels = dict.fromkeys(self._labels(others, State.REMOVING))
-        self._node.report(labels, annotations=_socket(endpoint), remove_taint=self._taint, cordon=False)
+        self._node.report(labels, remove_taint=self._taint, cordon=False)
 
     def failed(self, others: set[str], error: DeployError) -> None:
         """The failure and its remedy; if the API is what fails, the log has it already."""

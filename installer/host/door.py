@@ -27,6 +27,7 @@ _ENVIRONMENT = {
     "DEBIAN_FRONTEND": "noninteractive",
 }
 _HEARTBEAT_SECONDS = 10
+_LOCK_SECONDS = 600
 _KILL_AFTER_SECONDS = 5
 
 
@@ -145,17 +146,10 @@ class Host(Tree):
 
     @contextlib.contextmanager
     def lock(self, path: str) -> Iterator[None]:
-        """Holds the host's lock file; it dies with us and with the commands that we started. Raises DeployError."""
+        """Holds the host's lock file, waited for; it dies with us and with what we started. Raises DeployError."""
         fd = os.open(self.real(path), os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
         try:
-            try:
-                fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                raise DeployError(
-                    "another sysbox-deploy works on this node",
-                    where=path,
-                    remedy="wait for it to end, or see who holds the file: fuser " + path,
-                ) from None
+            _lock(fd, path)
             self.inherited.add(fd)
             yield
         finally:
@@ -181,6 +175,27 @@ def _heartbeat(what: str) -> Iterator[None]:
     finally:
         over.set()
         thread.join()
+
+
+def _lock(fd: int, path: str) -> None:
+    """Both profiles' pods may start at once, and a killed pod's last command may go on for a while."""
+    deadline = time.monotonic() + _LOCK_SECONDS
+    told = False
+    while True:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            return
+        except BlockingIOError:
+            if time.monotonic() >= deadline:
+                raise DeployError(
+                    "another sysbox-deploy works on this node",
+                    where=path,
+                    remedy="wait for it to end, or see who holds the file: fuser " + path,
+                ) from None
+        if not told:
+            log.get().info("another sysbox-deploy works on this node; waiting for it to end", where=path)
+            told = True
+        time.sleep(0.5)  # flock knows no timeout
 
 
 class _UnixConnection(http.client.HTTPConnection):

@@ -21,16 +21,17 @@ def wanted(facts: Facts, settings: Settings) -> Wanted:
     for name in MODULES:
         if name not in usable:
             yield Nothing(f"this kernel has no module {name}; left alone")
-    if usable:
-        yield WriteFile(MODULES_FILE, "".join(f"{name}\n" for name in usable))
     for name in usable:
         yield LoadModule(name)
     bridged = "br_netfilter" in usable
     settable = {k: v for k, v in SYSCTLS.items() if bridged or not k.startswith("net.bridge.")}
-    yield WriteFile(SYSCTL_FILE, "".join(f"{k} = {v}\n" for k, v in settable.items()))
     for name, value in settable.items():
         now = facts.sysctls.get(name)
         if now and not now.writable and now.value != value:
             yield Nothing(f"{name} is {now.value} and read-only here; left alone")
         else:
             yield SetSysctl(name, value)
+    # Files last, and so the first to go: what a boot in between sets from them would not be known as ours.
+    if usable:
+        yield WriteFile(MODULES_FILE, "".join(f"{name}\n" for name in usable))
+    yield WriteFile(SYSCTL_FILE, "".join(f"{k} = {v}\n" for k, v in settable.items()))

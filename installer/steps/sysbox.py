@@ -30,26 +30,34 @@ def wanted(facts: Facts, settings: Settings) -> Wanted:
         yield DataDirectory(path)
     files = tuple((f.path, f.mode, f.sha256, f.target) for f in artifact.files if not _SKIP.match(f.path))
     texts = tuple(sorted((p, t) for p, t in artifact.texts.items() if not _SKIP.match(p)))
-    yield InstallFiles(ARTIFACT, artifact.version, artifact.sha256, files, texts)
+    # Settings before the files that name them: what a boot in between sets would not be known as ours.
     yield from _kernel(facts, artifact)
+    yield InstallFiles(ARTIFACT, artifact.version, artifact.sha256, files, texts)
+    yield from _kernel_files(facts)
     flags = {"sysbox-mgr": settings.sysbox_mgr_config, "sysbox-fs": settings.sysbox_fs_config}
     yield from _services(artifact, flags)
 
 
 def _kernel(facts: Facts, artifact: Artifact) -> Wanted:
-    extra = [name for name in _MODULES if facts.modules[name].available]
-    if extra:
-        yield WriteFile(_MODULES_FILE, "".join(f"{name}\n" for name in extra))
-    for name in dict.fromkeys([*modules(artifact), *extra]):
+    for name in dict.fromkeys([*modules(artifact), *_extra(facts)]):
         if facts.modules[name].available:
             yield LoadModule(name)
         else:
             yield Nothing(f"this kernel has no module {name}; left alone")
+    for name, value in {**sysctls(artifact), **_SYSCTLS}.items():
+        yield _sysctl(facts, name, value)
+
+
+def _kernel_files(facts: Facts) -> Wanted:
+    if extra := _extra(facts):
+        yield WriteFile(_MODULES_FILE, "".join(f"{name}\n" for name in extra))
     lines = [f"{name} = {_no_less(facts, name, value)}\n" for name, value in _SYSCTLS.items() if name in facts.sysctls]
     if lines:
         yield WriteFile(_SYSCTL_FILE, "".join(lines))
-    for name, value in {**sysctls(artifact), **_SYSCTLS}.items():
-        yield _sysctl(facts, name, value)
+
+
+def _extra(facts: Facts) -> list[str]:
+    return [name for name in _MODULES if facts.modules[name].available]
 
 
 def _no_less(facts: Facts, name: str, value: str) -> str:
