@@ -209,7 +209,7 @@ def test_a_full_disk_stops_the_carriage_of_images_and_moves_nothing(case: Case) 
     case.node.run("systemctl", "stop", "crio")
     case.node.run("mount", "-t", "tmpfs", "-o", "size=2m", "full", "/var/lib/containers/storage")
     case.node.run("systemctl", "start", "crio")
-    assert "space" in case.fails(*_INSTALL, SWITCH_REQUIRES_ALL_IMAGES="true")
+    assert "not room enough" in case.fails(*_INSTALL, SWITCH_REQUIRES_ALL_IMAGES="true")
     case.expect("containerd")
     assert case.main_pid("kubelet") == pid
     case.node.run("systemctl", "stop", "crio")
