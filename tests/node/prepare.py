@@ -23,6 +23,7 @@ _NEEDED = {
     "dpkg-dev": "dpkg-buildpackage",
     "apt-utils": "apt-ftparchive",
     "gnupg": "gpg",
+    "shellcheck": "shellcheck",
 }
 _EMULATOR = {
     "qemu-system-x86": "qemu-system-x86_64",
